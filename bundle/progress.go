@@ -27,3 +27,9 @@ type Event struct {
 // ProgressFunc is told how far the work has come. It is called from several goroutines at
 // once, as often as every buffer: it must be quick and decide itself what to show.
 type ProgressFunc func(Event)
+
+// Totals counts blobs and their bytes.
+type Totals struct {
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
+}

@@ -1,0 +1,52 @@
+package bundle
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+var (
+	// ErrNotBundle says that MEDIA is a file, or a folder that is neither empty nor a bundle.
+	ErrNotBundle = errors.New("not a bundle")
+	// ErrVersion says that the bundle is of a newer format version than this program knows.
+	ErrVersion = errors.New("newer format version")
+	// ErrUnsealed says that packing has not finished: the bundle is incomplete.
+	ErrUnsealed = errors.New("not sealed")
+	// ErrDamaged says that a sealed bundle is not what its seal promises.
+	ErrDamaged = errors.New("damaged")
+	// ErrSignature says that a release is not signed by anybody trusted; see [SignatureError].
+	ErrSignature = errors.New("release signature not trusted")
+	// ErrNoRelease says that the bundle has no such release.
+	ErrNoRelease = errors.New("no such release")
+	// ErrConflict says that a tag names another image on the drive already.
+	ErrConflict = errors.New("tag names another image")
+)
+
+// SignatureError says why a release was refused. It is [ErrSignature].
+type SignatureError struct {
+	Tag     string
+	Digest  string
+	Verdict SignatureVerdict
+	Asked   []string // each store that was asked, and what it answered
+}
+
+func (e *SignatureError) Error() string {
+	var why string
+	switch {
+	case len(e.Verdict.Problems) > 0:
+		why = strings.Join(e.Verdict.Problems, "; ")
+	case e.Verdict.Status == SignatureMissing:
+		why = "no signature was found"
+	default:
+		why = "no trusted key made it"
+	}
+	msg := fmt.Sprintf("release %s (%s): signature %s: %s", e.Tag, e.Digest, e.Verdict.Status, why)
+	if len(e.Asked) > 0 {
+		msg += "; asked: " + strings.Join(e.Asked, ", ")
+	}
+	return msg
+}
+
+// Is makes errors.Is(err, ErrSignature) true.
+func (e *SignatureError) Is(target error) bool { return target == ErrSignature }

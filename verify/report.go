@@ -1,0 +1,60 @@
+package verify
+
+// Status is the outcome of an audit. Of several, damaged wins over untrusted over incomplete.
+type Status string
+
+const (
+	StatusComplete   Status = "complete"
+	StatusIncomplete Status = "incomplete"
+	StatusDamaged    Status = "damaged"
+	StatusUntrusted  Status = "untrusted"
+)
+
+// Kind says what is wrong in a [Finding].
+type Kind string
+
+const (
+	KindMissing   Kind = "missing"   // a blob or file that is named is not there
+	KindTruncated Kind = "truncated" // it is there, with other than the promised length
+	KindCorrupt   Kind = "corrupt"   // its bytes are not what its digest says
+	KindPartial   Kind = "partial"   // a download in progress
+	KindExtra     Kind = "extra"     // a file that does not belong
+	KindUnsealed  Kind = "unsealed"  // packing has not finished
+	KindUntrusted Kind = "untrusted" // a release that nobody trusted signed
+	KindIndex     Kind = "index"     // the index or the layout index contradicts the rest
+)
+
+// Finding is one thing that is wrong on the drive.
+type Finding struct {
+	Kind     Kind     `json:"kind"`
+	Digest   string   `json:"digest,omitempty"`
+	Path     string   `json:"path"`             // below MEDIA, with slashes
+	Images   []string `json:"images,omitempty"` // tags of the images that need it
+	Detail   string   `json:"detail"`
+	Repaired bool     `json:"repaired"`
+}
+
+// Blobs counts the files in blobs/sha256, manifests included.
+type Blobs struct {
+	Count   int   `json:"count"`
+	Bytes   int64 `json:"bytes"`
+	Partial int   `json:"partial"`
+}
+
+// Release is one release on the drive. Images counts its component images.
+type Release struct {
+	Version   string `json:"version"`
+	Arch      string `json:"arch"`
+	Digest    string `json:"digest"`
+	Images    int    `json:"images"`
+	Signature string `json:"signature"`
+}
+
+// Report is what an audit found; its JSON form is part of the command line's contract.
+type Report struct {
+	Status   Status    `json:"status"`
+	Blobs    Blobs     `json:"blobs"`
+	Releases []Release `json:"releases"`
+	Findings []Finding `json:"findings"`
+	Notes    []string  `json:"notes"`
+}
