@@ -1,0 +1,88 @@
+# Everything a developer or a machine does to this tree. `make help` lists it.
+# Only Go, git and make are needed, except for `race` (a C compiler) and `e2e` (see .ci/run).
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 5s
+BENCH    ?= .
+RACE     ?= ./store/... ./bundle/... ./verify/... ./apply/...
+PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
+             darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+# Tools and the foreign readers of the end-to-end tests are modules of their own: what they
+# need never reaches the product's go.mod.
+TOOL    := $(GO) tool -modfile=testdata/tools/go.mod
+LDFLAGS := -s -w -X main.version=$(VERSION)
+BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+.DEFAULT_GOAL := all
+.PHONY: all help fmt vet lint build demo test race e2e readers fuzz bench dist tidy tidy-check clean
+
+all: fmt vet lint build ## check the format, vet, staticcheck, build bin/pannier
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+fmt: ## fail on files that gofmt would change
+	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
+
+# The end-to-end tests carry a build tag, so that ./... stays free of them; they are checked here all the same.
+vet: ## go vet, the end-to-end tests included
+	$(GO) vet -tags e2e ./...
+
+lint: ## staticcheck, the end-to-end tests included
+	$(TOOL) staticcheck -tags e2e ./...
+
+build: ## bin/pannier, static
+	$(BUILD) -o bin/ ./cmd/pannier
+
+demo: build ## the whole trip, embedded: no network, no cluster
+	./bin/pannier demo
+
+test: ## every test that needs nothing but Go
+	$(GO) test -timeout 20m ./...
+
+race: ## the tests that run things side by side, under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m $(RACE)
+
+e2e: build readers ## real registries, foreign readers, real file systems (as root on Debian; see .ci/run)
+	$(GO) test -tags e2e -count=1 -timeout 20m ./cmd/e2e $(E2EFLAGS)
+
+readers: bin/oras bin/regctl ## the independent readers of the layout that e2e uses
+
+bin/oras: testdata/readers/go.mod testdata/readers/go.sum
+	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ oras.land/oras/cmd/oras
+
+bin/regctl: testdata/readers/go.mod testdata/readers/go.sum
+	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/regclient/regclient/cmd/regctl
+
+# `go test -fuzz` takes one target of one package at a time, so they are listed first. -list
+# prints the names and then the line "ok <package>".
+fuzz: ## every fuzz target for FUZZTIME (default 5s)
+	@set -e; list=$$($(GO) test -list '^Fuzz' ./...); \
+	echo "$$list" | awk '/^Fuzz/ {t[n++]=$$1} /^ok/ {for (i=0;i<n;i++) print $$2, t[i]; n=0}' | \
+	while read -r pkg target; do \
+		echo "fuzz $$pkg $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
+	done
+
+bench: ## every benchmark; compare two runs with `go tool -modfile=testdata/tools/go.mod benchstat`
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
+
+dist: ## static binaries for PLATFORMS as reproducible archives in dist/, with SHA256SUMS
+	rm -rf dist && mkdir -p dist
+	@set -e; for p in $(PLATFORMS); do \
+		os=$${p%/*}; arch=$${p#*/}; exe=; [ "$$os" = windows ] && exe=.exe; \
+		echo "dist $$os/$$arch"; \
+		GOOS=$$os GOARCH=$$arch $(BUILD) -o "dist/$$os-$$arch/pannier$$exe" ./cmd/pannier; \
+	done
+	$(GO) -C testdata/tools run ./archive -root ../.. -version '$(VERSION)'
+
+tidy: ## go mod tidy, in every module
+	$(GO) mod tidy && $(GO) -C testdata/tools mod tidy && $(GO) -C testdata/readers mod tidy
+
+tidy-check: ## fail where go mod tidy would change something
+	$(GO) mod tidy -diff && $(GO) -C testdata/tools mod tidy -diff && $(GO) -C testdata/readers mod tidy -diff
+
+clean: ## remove what make made
+	rm -rf bin dist
