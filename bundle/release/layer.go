@@ -1,0 +1,328 @@
+package release
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle/content"
+	"pannier/bundle/objects"
+)
+
+// Limits on what a release image may make us read. The release images of 4.x have base layers
+// of up to 80 MiB and about a thousand manifests in a layer of half a MiB.
+const (
+	maxFile      = 64 << 20 // bytes of one file in release-manifests
+	maxLayer     = 2 << 30  // bytes of one layer, compressed
+	maxInflated  = 8 << 30  // bytes of all layers that are read, inflated
+	maxEntries   = 2 << 20  // entries of all layers that are read
+	maxWindow    = 64 << 20 // bytes of memory that a zstd layer may ask for
+	maxTrust     = 1000     // manifests with keys or policies
+	maxTrustSize = 32 << 20 // bytes of those
+
+	// A layer may grow to ratioFree bytes, and beyond that to ratio times its size: what is
+	// worth more is a bomb.
+	ratio     = 200
+	ratioFree = 256 << 20
+)
+
+const manifestDir = "release-manifests/"
+
+// Only manifests with one of these texts are parsed. A thousand others need not be valid by
+// our rules, and parsing them would take longer than reading them.
+var trustRule = regexp.MustCompile(`["']?kind["']?\s*:\s*["']?` + policyKind + `|` + regexp.QuoteMeta(keyAnnotation))
+
+// found is what the layers hold that matters.
+type found struct {
+	references, metadata []byte // nil if not found yet
+	manifests            []File // that may hold keys or policies
+	trustSize            int
+}
+
+// budget counts what is left of the limits over all layers.
+type budget struct {
+	inflated int64
+	entries  int
+}
+
+// readLayers looks for the files of a release from the top layer down, and stops with the
+// layer that completes them. Files of upper layers win.
+func readLayers(ctx context.Context, f content.Fetcher, layers []ocispec.Descriptor) (*found, error) {
+	all := &found{}
+	left := &budget{inflated: maxInflated, entries: maxEntries}
+	for i := len(layers) - 1; i >= 0; i-- {
+		if len(layers[i].URLs) > 0 {
+			continue // not held by registries; release images have none
+		}
+		one, err := readLayer(ctx, f, layers[i], left)
+		if err != nil {
+			return nil, fmt.Errorf("layer %s: %w", layers[i].Digest, err)
+		}
+		all.below(one)
+		if all.references != nil && all.metadata != nil {
+			return all, nil
+		}
+	}
+	var missing []string
+	if all.references == nil {
+		missing = append(missing, "image-references")
+	}
+	if all.metadata == nil {
+		missing = append(missing, "release-metadata")
+	}
+	return nil, fmt.Errorf("%w: no %s in %s of any layer: this is no release image", ErrPayload, strings.Join(missing, " and no "), manifestDir)
+}
+
+// below adds what a lower layer holds.
+func (a *found) below(b *found) {
+	if a.references == nil {
+		a.references = b.references
+	}
+	if a.metadata == nil {
+		a.metadata = b.metadata
+	}
+	have := map[string]bool{}
+	for _, m := range a.manifests {
+		have[m.Name] = true
+	}
+	for _, m := range b.manifests {
+		if !have[m.Name] {
+			a.manifests = append(a.manifests, m)
+		}
+	}
+}
+
+// readLayer reads one layer to its end: its files are returned only after its digest has been
+// found right.
+func readLayer(ctx context.Context, f content.Fetcher, desc ocispec.Descriptor, left *budget) (*found, error) {
+	if desc.Size > maxLayer {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are read", ErrPayload, desc.Size, int64(maxLayer))
+	}
+	rc, err := f.Fetch(ctx, desc, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	verified, err := content.NewReader(rc, desc)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPayload, err)
+	}
+	source := &sourceReader{ctx: ctx, r: verified}
+	out, err := scanLayer(bufio.NewReaderSize(source, 64<<10), desc.Size, left)
+	// Whatever the scan says: if the bytes are not the right ones, that is the news.
+	if _, drain := io.Copy(io.Discard, source); drain != nil && source.err == nil {
+		source.err = drain
+	}
+	if source.err != nil {
+		return nil, source.err
+	}
+	if err != nil && !errors.Is(err, ErrPayload) {
+		err = fmt.Errorf("%w: %w", ErrPayload, err)
+	}
+	return out, err
+}
+
+// sourceReader remembers how the source failed, whatever a decompressor makes of it.
+type sourceReader struct {
+	ctx context.Context
+	r   io.Reader
+	err error
+}
+
+func (s *sourceReader) Read(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	if err := s.ctx.Err(); err != nil {
+		s.err = err
+		return 0, err
+	}
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// scanLayer reads the tar in r, compressed or not, of size bytes as it is.
+func scanLayer(r *bufio.Reader, size int64, left *budget) (*found, error) {
+	plain, done, err := inflate(r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	limited := &limitReader{r: plain, left: left, ratio: ratioFree + size*ratio}
+	out := &found{}
+	t := tar.NewReader(limited)
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("tar: %w", err)
+		}
+		if left.entries--; left.entries < 0 {
+			return nil, fmt.Errorf("%w: more than %d files", ErrPayload, maxEntries)
+		}
+		if name, ok := manifestName(h); ok {
+			if err := out.take(name, h.Size, t); err != nil {
+				return nil, fmt.Errorf("%s%s: %w", manifestDir, name, err)
+			}
+		}
+	}
+	// The compressor's own checksum stands behind the end of the archive.
+	if _, err := io.Copy(io.Discard, limited); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// inflate finds out by its first bytes how r is compressed. Media types are not asked: some
+// registries' layers bear wrong ones.
+func inflate(r *bufio.Reader) (io.Reader, func(), error) {
+	magic, err := r.Peek(4)
+	if err != nil && err != io.EOF {
+		return nil, nil, err
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, nil, fmt.Errorf("gzip: %w", err)
+		}
+		return named{"gzip", z}, func() { z.Close() }, nil
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) || len(magic) == 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:], []byte{0x2a, 0x4d, 0x18}):
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, nil, fmt.Errorf("zstd: %w", err)
+		}
+		return named{"zstd", z}, z.Close, nil
+	}
+	return r, func() {}, nil
+}
+
+// named says in errors which decompressor found them.
+type named struct {
+	name string
+	r    io.Reader
+}
+
+func (n named) Read(p []byte) (int, error) {
+	k, err := n.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("%s: %w", n.name, err)
+	}
+	return k, err
+}
+
+var errBomb = errors.New("it inflates to more than any release image has")
+
+// limitReader ends when a layer, or all layers together, inflate to too much.
+type limitReader struct {
+	r     io.Reader
+	left  *budget
+	ratio int64 // bytes that this layer may still inflate to
+}
+
+func (l *limitReader) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	l.left.inflated -= int64(n)
+	l.ratio -= int64(n)
+	if l.left.inflated < 0 || l.ratio < 0 {
+		return n, fmt.Errorf("%w: %w", ErrPayload, errBomb)
+	}
+	return n, err
+}
+
+var fileRule = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)
+
+// manifestName returns the name of a regular file that lies in release-manifests itself.
+// Names that hold anything unusual, or a further folder, are not such.
+func manifestName(h *tar.Header) (string, bool) {
+	if h.Typeflag != tar.TypeReg {
+		return "", false
+	}
+	name := h.Name
+	for strings.HasPrefix(name, "/") || strings.HasPrefix(name, "./") {
+		name = strings.TrimPrefix(strings.TrimPrefix(name, "/"), "./")
+	}
+	name, ok := strings.CutPrefix(name, manifestDir)
+	return name, ok && fileRule.MatchString(name)
+}
+
+// take reads one file, if it is one that matters.
+func (a *found) take(name string, size int64, r io.Reader) error {
+	if size > maxFile {
+		return fmt.Errorf("%w: %d bytes, at most %d are read", ErrPayload, size, maxFile)
+	}
+	switch name {
+	case "image-references":
+		return once(&a.references, size, r)
+	case "release-metadata":
+		return once(&a.metadata, size, r)
+	}
+	ext := name[strings.LastIndexByte(name, '.')+1:]
+	if ext != "yaml" && ext != "yml" && ext != "json" || size > objects.MaxDocument {
+		return nil
+	}
+	data, err := readFile(size, r)
+	if err != nil {
+		return err
+	}
+	if !trustRule.Match(data) {
+		return nil
+	}
+	for _, m := range a.manifests {
+		if m.Name == name {
+			return nil // first sight wins
+		}
+	}
+	a.trustSize += len(data)
+	if len(a.manifests) >= maxTrust || a.trustSize > maxTrustSize {
+		return fmt.Errorf("%w: too many manifests with keys and policies", ErrPayload)
+	}
+	a.manifests = append(a.manifests, File{Name: name, Data: data})
+	return nil
+}
+
+// once reads a file that must not stand twice in a layer with different contents: one tool
+// would take the first, another the last.
+func once(to *[]byte, size int64, r io.Reader) error {
+	data, err := readFile(size, r)
+	if err != nil {
+		return err
+	}
+	if *to != nil && !bytes.Equal(*to, data) {
+		return fmt.Errorf("%w: it stands twice in one layer, with different contents", ErrPayload)
+	}
+	*to = data
+	return nil
+}
+
+// readFile reads size bytes, which a header claims, without believing them before they came.
+func readFile(size int64, r io.Reader) ([]byte, error) {
+	var b bytes.Buffer
+	b.Grow(int(min(size, 1<<20)))
+	n, err := io.Copy(&b, io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if n != size {
+		return nil, fmt.Errorf("%w: %d bytes of %d", ErrPayload, n, size)
+	}
+	if b.Len() == 0 {
+		return []byte{}, nil
+	}
+	return b.Bytes(), nil
+}
