@@ -33,11 +33,13 @@ func readMetas(r io.ReaderAt, size int64) (meta, error) {
 }
 
 func readMeta(r io.ReaderAt, size, id int64) (meta, error) {
-	b := make([]byte, metaSize)
-	if err := readAt(r, b, id*pageSize+headerSize); err != nil {
+	b := make([]byte, headerSize+metaSize)
+	if err := readAt(r, b, id*pageSize); err != nil {
 		return meta{}, err
 	}
 	ne := binary.NativeEndian
+	self, flags := ne.Uint64(b), ne.Uint16(b[8:])
+	b = b[headerSize:]
 	magic, version, page := ne.Uint32(b), ne.Uint32(b[4:]), ne.Uint32(b[8:])
 	sum := fnv.New64a()
 	sum.Write(b[:metaSize-8])
@@ -46,6 +48,8 @@ func readMeta(r io.ReaderAt, size, id int64) (meta, error) {
 		return meta{}, corrupt("written on a machine of the other byte order")
 	case magic != metaMagic:
 		return meta{}, corrupt("meta page %d: not a bbolt database", id)
+	case self != uint64(id) || flags != flagMeta:
+		return meta{}, corrupt("meta page %d says that it is page %d, flags %#x", id, self, flags)
 	case sum.Sum64() != ne.Uint64(b[metaSize-8:]):
 		return meta{}, corrupt("meta page %d: wrong checksum", id)
 	case version != metaVersion:
