@@ -2,8 +2,9 @@ package bundle
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
@@ -40,10 +41,11 @@ type PackOptions struct {
 	Refresh bool // ask again for the captured documents of sealed releases
 	Jobs    int  // parallel transfers; 0 means 4
 
-	Cache    string       // folder on the local disk for the working copy of the index; must be given
-	Program  string       // name and version of the program, for the seal
-	Progress ProgressFunc // may be nil
-	Logger   *slog.Logger // may be nil
+	Cache    string            // folder on the local disk for the working copy of the index; must be given
+	Program  string            // name and version of the program, for the seal
+	Planned  func(*PackResult) // called once the plan stands, before anything is written; may be nil
+	Progress ProgressFunc      // may be nil
+	Logger   *slog.Logger      // may be nil
 }
 
 // Count is a number of things, of which some are there and the others are to be moved.
@@ -71,15 +73,14 @@ type Plan struct {
 type PackResult struct {
 	Plan      Plan
 	Releases  []PackedRelease
-	Objects   []objects.Object // rendered for Destination
-	Unchanged bool             // everything was there and sealed already
+	Unchanged bool // everything was there and sealed already
 	Sealed    bool
 	BundleID  string
-	Moved     int64  // bytes fetched and written in this run
-	Resumed   int64  // bytes taken over from partial files of earlier runs
-	Blobs     int    // blobs and manifests on the drive
-	Bytes     int64  // their bytes
-	ReadBack  string // how the read-back passed the cache, in words
+	Moved     int64 // bytes fetched and written in this run
+	Resumed   int64 // bytes taken over from partial files of earlier runs
+	Blobs     int   // blobs and manifests on the drive
+	Bytes     int64 // their bytes
+	ReadBack  ReadBack
 	Warnings  []string
 }
 
@@ -89,6 +90,7 @@ type PackedRelease struct {
 	Digest    string
 	Images    int // components
 	Signature SignatureVerdict
+	Kept      bool // it was on the drive, sealed, before this run
 }
 
 // Pack puts releases and additional images on the drive at opts.Media and seals it. Running
@@ -100,5 +102,117 @@ type PackedRelease struct {
 // siblings, remote's errors, release.ErrPayload and content's errors for wrong bytes. On
 // cancellation of ctx the state is saved and ctx's error returned.
 func Pack(ctx context.Context, opts PackOptions) (*PackResult, error) {
-	return nil, errors.New("pack: not there yet")
+	p, err := newPacker(opts)
+	if err != nil {
+		return nil, err
+	}
+	res := &PackResult{}
+	err = p.run(ctx, res)
+	res.Warnings = p.warnings
+	return res, err
+}
+
+func (p *packer) run(ctx context.Context, res *PackResult) error {
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	if p.have != nil {
+		defer p.have.Close()
+	}
+	if err := p.resolve(ctx); err != nil {
+		return err
+	}
+	if err := p.classify(); err != nil {
+		return err
+	}
+	plan, err := p.plan()
+	if err != nil {
+		return err
+	}
+	res.Plan = plan
+	p.summarize(res)
+	if p.opts.Planned != nil {
+		p.opts.Planned(res)
+	}
+	if p.opts.DryRun {
+		return nil
+	}
+	if p.unchanged() {
+		res.Unchanged, res.Sealed = true, true
+		res.take(p.have.Seal)
+		return nil
+	}
+	if err := p.checkSpace(plan); err != nil {
+		return err
+	}
+	end, err := p.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	seal, err := p.move(ctx, res)
+	if err != nil {
+		if p.index != nil {
+			if serr := p.publishSnapshot(); serr != nil {
+				p.log.Warn("the state could not be written to the drive; the next run hashes what is there", "err", serr)
+			}
+		}
+		return err
+	}
+	res.Sealed = true
+	res.take(seal)
+	return nil
+}
+
+// move moves the blobs, and seals.
+func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err error) {
+	if res.Moved, res.Resumed, err = p.transfer(ctx); err != nil {
+		return nil, err
+	}
+	return p.publish(ctx)
+}
+
+// unchanged reports whether the seal on the drive covers everything that is asked for, and
+// nothing was left behind by an interrupted run.
+func (p *packer) unchanged() bool {
+	return p.have != nil && p.have.Seal != nil && !p.have.Interrupted && len(p.have.SealProblems) == 0 &&
+		p.have.IndexProblem == nil && len(p.items) == 0 && p.have.onlyGeneration()
+}
+
+// onlyGeneration reports whether no older generation of our files was left behind.
+func (b *Bundle) onlyGeneration() bool {
+	for _, list := range [][]uint64{
+		b.generations(sealPrefix, sealSuffix), b.generations(layoutPrefix, layoutSuffix), b.generations(indexPrefix, indexSuffix),
+	} {
+		if len(list) != 1 || list[0] != b.Seal.Generation {
+			return false
+		}
+	}
+	return true
+}
+
+// summarize tells of the releases that were asked for, those that were there already too.
+func (p *packer) summarize(res *PackResult) {
+	for _, pr := range p.releases {
+		res.Releases = append(res.Releases, PackedRelease{
+			Tag: pr.record.Tag, Digest: pr.record.Descriptor.Digest.String(),
+			Images: len(pr.payload.Images), Signature: pr.verdict,
+		})
+	}
+	for _, r := range p.allReleases() {
+		if !slices.ContainsFunc(res.Releases, func(o PackedRelease) bool { return o.Tag == r.Tag }) {
+			res.Releases = append(res.Releases, PackedRelease{
+				Tag: r.Tag, Digest: r.Descriptor.Digest.String(), Images: p.have.Contents.Components(r.Tag),
+				Signature: SignatureVerdict{Status: r.Signature}, Kept: true,
+			})
+		}
+	}
+	slices.SortFunc(res.Releases, func(a, b PackedRelease) int { return strings.Compare(a.Tag, b.Tag) })
+}
+
+// take tells of a seal.
+func (res *PackResult) take(s *Seal) {
+	res.BundleID = s.Bundle.String()
+	res.Blobs, res.Bytes = s.Totals.Blobs, s.Totals.Bytes
+	res.ReadBack = s.ReadBack
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle/release"
+	"pannier/store"
 )
 
 // SignedRelease is what a signature check is given: a release, and everything found that
@@ -34,9 +35,9 @@ type SigstoreImage struct {
 
 // States of a release's signature, as reports and JSON name them.
 const (
-	SignatureVerified   = "verified"   // a trusted key signed exactly this digest
-	SignatureUnverified = "unverified" // there are signatures, none of a trusted key
-	SignatureMissing    = "missing"    // there is none
+	SignatureVerified   = store.SignatureVerified   // a trusted key signed exactly this digest
+	SignatureUnverified = store.SignatureUnverified // there are signatures, none of a trusted key
+	SignatureMissing    = store.SignatureMissing    // there is none
 )
 
 // SignatureVerdict is the outcome of a signature check.

@@ -85,3 +85,8 @@ func ReadAll(ctx context.Context, f Fetcher, desc ocispec.Descriptor, limit int6
 	}
 	return buf, nil
 }
+
+// Descriptor returns the descriptor of data.
+func Descriptor(mediaType string, data []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+}

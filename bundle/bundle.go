@@ -1,0 +1,269 @@
+// Package bundle says what a bundle is, the thing that stands on a drive: it creates, opens,
+// plans, fills and seals it.
+//
+// Everything in a bundle is a set of blobs named by their digests; every run is set
+// arithmetic on them (wanted less present) followed by one loop. Invariants:
+//
+//   - a record that says complete implies a durable blob; a blob without a record is adopted
+//     after hashing, never trusted;
+//   - names and promises (index.json, the index, the seal) are written only after everything
+//     that they name is durable, and the seal last of all;
+//   - until the next seal is durable, everything that the last one covers stays as it is.
+//
+// The medium is specified in docs/format.md.
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle/layout"
+	"pannier/store"
+)
+
+// FormatVersion is the version of the medium that this program writes, and the newest that
+// it reads (docs/format.md, "Versions").
+const FormatVersion = 1
+
+// Names on the drive (docs/format.md, "Tree of the medium").
+const (
+	fileIndexJSON = "index.json"
+	fileSums      = "SHA256SUMS"
+	fileStart     = "START-HERE.txt"
+	dirOwn        = "pannier"
+	dirObjects    = "pannier/objects"
+)
+
+const (
+	maxIndexJSON = 64 << 20  // bytes of index.json that are read
+	maxIndexDB   = 1 << 30   // bytes of a snapshot of the index that are copied
+	maxSmallFile = 256 << 20 // bytes of SHA256SUMS and the like
+)
+
+// Bundle is a bundle opened for reading; it keeps its folder open until Close.
+type Bundle struct {
+	Layout *layout.Layout
+
+	// Seal is the newest valid seal, nil if there is none.
+	Seal *Seal
+	// SealProblems says why seals that stand on the drive are not valid.
+	SealProblems []FileProblem
+	// Interrupted says that a pack was begun after Seal and not finished: what is newer than
+	// Seal is partial.
+	Interrupted bool
+
+	// Index is the layout index that counts: the one that Seal names, or index.json of a
+	// bundle without seal. Nil if a bundle without seal has none yet.
+	Index *ocispec.Index
+	// Contents is what Index names, from the bbolt index where that is sound, else from the
+	// layout itself. Of a bundle without seal it is all that the bbolt index knows of.
+	Contents *Contents
+	// IndexProblem says why the bbolt index was not used; nil if it was.
+	IndexProblem error
+}
+
+// FileProblem is what is wrong with one of our own files.
+type FileProblem struct {
+	Path string // below the root, with slashes
+	Err  error
+}
+
+// OpenOptions are the options of [Open].
+type OpenOptions struct {
+	Cache  string       // folder on the local disk, for a copy of the index; must be given
+	Logger *slog.Logger // may be nil
+}
+
+// Open reads what a bundle says of itself: seal, layout index and bbolt index. It hashes
+// nothing but these and writes nothing to the drive.
+//
+// Errors: [ErrNotBundle], [ErrVersion], and [ErrDamaged] if there is a seal but the layout
+// index that it names is nowhere on the drive. A bundle without a valid seal is no error
+// here: look at Seal.
+func Open(ctx context.Context, media string, opts OpenOptions) (*Bundle, error) {
+	l, err := openLayout(media)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bundle{Layout: l}
+	if err := b.read(ctx, opts); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Close lets go of the drive.
+func (b *Bundle) Close() error { return b.Layout.Close() }
+
+func (b *Bundle) read(ctx context.Context, opts OpenOptions) error {
+	if err := b.findSeal(); err != nil {
+		return err
+	}
+	if err := b.loadIndexJSON(); err != nil {
+		return err
+	}
+	b.Contents, b.IndexProblem = b.contentsFromIndex(opts.Cache)
+	switch {
+	case b.IndexProblem == nil:
+		return nil
+	case errors.Is(b.IndexProblem, store.ErrVersion):
+		return fmt.Errorf("%s: %w", b.Layout.Dir(), ErrVersion)
+	case b.Index == nil:
+		b.Contents = &Contents{}
+		return nil
+	}
+	var err error
+	if b.Contents, err = ContentsFromLayout(ctx, b.Layout, b.Index); err != nil {
+		return fmt.Errorf("%s: the layout cannot be read either: %w", b.Layout.Dir(), err)
+	}
+	return nil
+}
+
+// openLayout refuses what is no bundle with words that say why.
+func openLayout(media string) (*layout.Layout, error) {
+	fi, err := os.Lstat(media)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w: there is nothing", media, ErrNotBundle)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if fi.Mode()&fs.ModeSymlink != 0 {
+		if fi, err = os.Stat(media); err != nil {
+			return nil, err
+		}
+	}
+	if !fi.IsDir() {
+		return nil, fmt.Errorf("%s: %w: it is a file, and MEDIA is a folder", media, ErrNotBundle)
+	}
+	own, ownErr := os.Lstat(filepath.Join(media, dirOwn))
+	if ownErr == nil && own.IsDir() {
+		return layout.Open(media, layout.Options{Damaged: true})
+	}
+	if fi, err := os.Stat(filepath.Join(media, "v2", "openshift")); err == nil && fi.IsDir() {
+		return nil, fmt.Errorf("%s: %w: it is what oc adm release mirror --to-dir writes, another format", media, ErrNotBundle)
+	}
+	if _, err := os.Lstat(filepath.Join(media, ocispec.ImageLayoutFile)); err == nil {
+		return nil, fmt.Errorf("%s: %w: it is an OCI image layout that pannier did not write", media, ErrNotBundle)
+	}
+	return nil, fmt.Errorf("%s: %w: it is a folder with other things in it", media, ErrNotBundle)
+}
+
+// loadIndexJSON finds the layout index that counts.
+func (b *Bundle) loadIndexJSON() error {
+	if b.Seal == nil {
+		raw, err := b.Layout.ReadFile(fileIndexJSON, maxIndexJSON)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		idx, err := layout.ParseIndex(raw)
+		if err != nil {
+			b.SealProblems = append(b.SealProblems, FileProblem{fileIndexJSON, err})
+			return nil
+		}
+		b.Index = idx
+		return nil
+	}
+	want := b.Seal.Files[fileIndexJSON]
+	for _, name := range []string{fileIndexJSON, layoutName(b.Seal.Generation)} {
+		raw, err := b.Layout.ReadFile(name, maxIndexJSON)
+		if err != nil || want.check(raw) != nil {
+			continue
+		}
+		idx, err := layout.ParseIndex(raw)
+		if err != nil {
+			return fmt.Errorf("%s: %w: %w", name, ErrDamaged, err)
+		}
+		b.Index = idx
+		return nil
+	}
+	return fmt.Errorf("%w: the layout index that the seal names is neither %s nor %s",
+		ErrDamaged, fileIndexJSON, layoutName(b.Seal.Generation))
+}
+
+// contentsFromIndex copies the index that the seal names, or the newest one of a bundle
+// without seal, to the local disk and reads it there: a drive that is pulled while a mapped
+// file of it is read kills the process.
+func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
+	var last error = fmt.Errorf("there is none: %w", fs.ErrNotExist)
+	for _, g := range b.indexGenerations() {
+		x, cleanup, err := b.openIndexCopy(g, cache)
+		if err != nil {
+			last = fmt.Errorf("%s: %w", indexName(g), err)
+			continue
+		}
+		idx := b.Index
+		if b.Seal == nil {
+			idx = nil // what is wanted counts, not what an index.json of yesterday names
+		}
+		c, err := contentsFromStore(x, idx)
+		cleanup()
+		if err != nil {
+			last = fmt.Errorf("%s: %w", indexName(g), err)
+			continue
+		}
+		return c, nil
+	}
+	return nil, last
+}
+
+// indexGenerations are the generations of the index worth trying, best first.
+func (b *Bundle) indexGenerations() []uint64 {
+	if b.Seal != nil {
+		return []uint64{b.Seal.Generation}
+	}
+	return b.generations(indexPrefix, indexSuffix)
+}
+
+// openIndexCopy opens a private copy of one generation of the index, compared with the
+// digest that the seal has of it, if any.
+func (b *Bundle) openIndexCopy(g uint64, cache string) (*store.Index, func(), error) {
+	path, err := copyIndex(b.Layout, b.Seal, g, cache)
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := store.OpenReadOnly(path)
+	if err != nil {
+		os.RemoveAll(filepath.Dir(path))
+		return nil, nil, err
+	}
+	return x, func() { x.Close(); os.RemoveAll(filepath.Dir(path)) }, nil
+}
+
+// copyIndex copies a generation of the index into a new private folder below cache. The
+// caller removes the folder.
+func copyIndex(l *layout.Layout, seal *Seal, g uint64, cache string) (string, error) {
+	raw, err := l.ReadFile(indexName(g), maxIndexDB)
+	if err != nil {
+		return "", err
+	}
+	if seal != nil && seal.Generation == g {
+		if err := seal.Files[indexName(g)].check(raw); err != nil {
+			return "", err
+		}
+	}
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(cache, "index-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "index.db")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		os.RemoveAll(dir)
+		return "", err
+	}
+	return path, nil
+}

@@ -1,0 +1,322 @@
+package bundle
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle/content"
+	"pannier/bundle/release"
+	"pannier/store"
+)
+
+// Contents is what a bundle holds, whether read from the bbolt index or walked in the layout.
+type Contents struct {
+	Releases []store.Release // by tag
+	Images   []store.Image   // by tag
+	Records  map[digest.Digest]store.Record
+
+	documents map[string][]byte // release tag and document name, joined by a slash
+	broken    []BrokenManifest
+}
+
+// BrokenManifest is a manifest that could not be read, so that what it names is not known.
+type BrokenManifest struct {
+	Descriptor ocispec.Descriptor
+	Image      string // tag
+	Err        error
+}
+
+// Broken lists the manifests that could not be read while Contents was made from a layout.
+func (c *Contents) Broken() []BrokenManifest { return c.broken }
+
+// Document returns a document that was captured with a release, byte for byte.
+func (c *Contents) Document(tag, name string) ([]byte, bool) {
+	data, ok := c.documents[tag+"/"+name]
+	return data, ok
+}
+
+// Release returns the release of that tag.
+func (c *Contents) Release(tag string) (store.Release, bool) {
+	for _, r := range c.Releases {
+		if r.Tag == tag {
+			return r, true
+		}
+	}
+	return store.Release{}, false
+}
+
+// Components counts the component images of a release.
+func (c *Contents) Components(tag string) int {
+	n := 0
+	for _, img := range c.Images {
+		if img.Release == tag && img.Kind == store.KindComponent {
+			n++
+		}
+	}
+	return n
+}
+
+// Select returns the tags of the releases that wanted names, each as "4.8.21" or
+// "4.8.21-x86_64"; all of them if wanted is empty. The error wraps [ErrNoRelease].
+func (c *Contents) Select(wanted []string) ([]string, error) {
+	var out []string
+	if len(wanted) == 0 {
+		for _, r := range c.Releases {
+			out = append(out, r.Tag)
+		}
+		return out, nil
+	}
+	for _, w := range wanted {
+		found := false
+		for _, r := range c.Releases {
+			if w == r.Tag || w == r.Version || sameArch(w, r) {
+				out = append(out, r.Tag)
+				found = true
+			}
+		}
+		if !found {
+			var have []string
+			for _, r := range c.Releases {
+				have = append(have, r.Tag)
+			}
+			return nil, fmt.Errorf("%w: %s; the drive holds %s", ErrNoRelease, w, strings.Join(have, ", "))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// sameArch understands amd64 and arm64 for x86_64 and aarch64.
+func sameArch(wanted string, r store.Release) bool {
+	arch, ok := strings.CutPrefix(wanted, r.Version+"-")
+	if !ok {
+		return false
+	}
+	norm, err := release.NormalizeArch(arch)
+	return err == nil && norm == r.Arch
+}
+
+// Signed gathers what vouches for a release, for a [SignatureVerifier].
+func (c *Contents) Signed(ctx context.Context, f content.Fetcher, tag string) (SignedRelease, error) {
+	rel, ok := c.Release(tag)
+	if !ok {
+		return SignedRelease{}, fmt.Errorf("%w: %s", ErrNoRelease, tag)
+	}
+	s := SignedRelease{
+		Digest: rel.Descriptor.Digest, Version: rel.Version, Arch: rel.Arch, Source: rel.Source,
+		Children: map[digest.Digest][][]byte{},
+	}
+	for _, d := range rel.Documents {
+		data, ok := c.Document(tag, d.Name)
+		if !ok {
+			continue
+		}
+		file := release.File{Name: d.Name, Data: data}
+		switch child, isSig := isSignatureDocument(d.Name); {
+		case isSig && child == "":
+			s.Messages = append(s.Messages, data)
+		case isSig:
+			s.Children[child] = append(s.Children[child], data)
+		case strings.HasPrefix(d.Name, prefixKey):
+			s.Keys = append(s.Keys, file)
+		case strings.HasPrefix(d.Name, prefixPolicy):
+			s.Policies = append(s.Policies, file)
+		}
+	}
+	for _, img := range c.Images {
+		if img.Release != tag {
+			continue
+		}
+		repo, dgst, _ := strings.Cut(img.Reference, "@")
+		switch img.Kind {
+		case store.KindComponent:
+			s.Images = append(s.Images, release.Image{Name: img.Name, Repository: repo, Digest: digest.Digest(dgst)})
+		case store.KindSignature:
+			si, err := readSigstoreImage(ctx, f, img)
+			if err != nil {
+				return s, fmt.Errorf("%s: %w", img.Tag, err)
+			}
+			s.Sigstore = append(s.Sigstore, si)
+		}
+	}
+	return s, nil
+}
+
+// contentsFromStore reads what the bbolt index x says of idx, and refuses an index that says
+// otherwise than idx. With a nil idx, of a bundle that has no layout index yet, it is all.
+func contentsFromStore(x *store.Index, idx *ocispec.Index) (*Contents, error) {
+	c := &Contents{Records: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
+	named := map[string]digest.Digest{} // tag -> digest; documents under documentsTag
+	artifacts := map[digest.Digest]bool{}
+	if idx != nil {
+		for _, d := range idx.Manifests {
+			if tag := d.Annotations[ocispec.AnnotationRefName]; tag != "" {
+				named[tag] = d.Digest
+			} else {
+				artifacts[d.Digest] = true
+			}
+		}
+	}
+	err := x.Images(func(img store.Image) error {
+		if idx != nil {
+			if img.Kind == store.KindDocuments && !artifacts[img.Descriptor.Digest] {
+				return nil // of a release that is not sealed
+			}
+			if img.Kind != store.KindDocuments {
+				want, ok := named[img.Tag]
+				if !ok {
+					return nil
+				}
+				if want != img.Descriptor.Digest {
+					return fmt.Errorf("%w: image %s is %s here and %s in the layout index", store.ErrCorrupt, img.Tag, img.Descriptor.Digest, want)
+				}
+			}
+			delete(named, img.Tag)
+			delete(artifacts, img.Descriptor.Digest)
+		}
+		c.Images = append(c.Images, img)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(named)+len(artifacts) > 0 {
+		missing := slices.Sorted(maps.Keys(named))
+		return nil, fmt.Errorf("%w: %d images of the layout index are not in it: %s", store.ErrCorrupt, len(named)+len(artifacts), strings.Join(missing, ", "))
+	}
+	tags := map[string]bool{}
+	for _, img := range c.Images {
+		tags[img.Tag] = true
+	}
+	err = x.Releases(func(r store.Release) error {
+		if !tags[r.Tag] && idx != nil {
+			return nil
+		}
+		for _, d := range r.Documents {
+			data, err := x.Document(r.Tag, d.Name)
+			if err != nil {
+				return fmt.Errorf("release %s: document %s: %w", r.Tag, d.Name, err)
+			}
+			c.documents[r.Tag+"/"+d.Name] = data
+		}
+		c.Releases = append(c.Releases, r)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, x.Records(func(r store.Record) error {
+		if idx == nil || slices.ContainsFunc(r.Images, func(t string) bool { return tags[t] }) {
+			c.Records[r.Digest] = r
+		}
+		return nil
+	})
+}
+
+// ContentsFromLayout walks the layout and needs no bbolt index: what it finds is what the
+// index must say. Manifests that cannot be read are listed by [Contents.Broken].
+func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Index) (*Contents, error) {
+	c := &Contents{Records: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
+	known := map[string]store.Image{}
+	for _, d := range idx.Manifests {
+		if d.ArtifactType != ArtifactRelease {
+			continue
+		}
+		rel, images, docs, err := readDocuments(ctx, f, d)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			c.broken = append(c.broken, BrokenManifest{Descriptor: d, Err: err})
+			c.record(d, "", d.Digest.String())
+			continue
+		}
+		tag := documentsTag(rel.Tag)
+		c.Releases = append(c.Releases, rel)
+		c.Images = append(c.Images, store.Image{Tag: tag, Kind: store.KindDocuments, Release: rel.Tag, Descriptor: plain(d)})
+		for name, data := range docs {
+			c.documents[rel.Tag+"/"+name] = data
+		}
+		for _, img := range images {
+			known[img.Tag] = img.Image
+		}
+		if err := c.walk(ctx, f, d, "", tag); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range idx.Manifests {
+		tag := d.Annotations[ocispec.AnnotationRefName]
+		if tag == "" {
+			continue
+		}
+		img, ok := known[tag]
+		if !ok || img.Descriptor.Digest != d.Digest {
+			img = store.Image{Tag: tag, Kind: store.KindAdditional, Reference: tag}
+		}
+		img.Tag, img.Descriptor = tag, plain(d)
+		source, _, _ := strings.Cut(img.Reference, "@")
+		if img.Kind == store.KindAdditional {
+			if ref, err := release.ParseImageReference(tag); err == nil {
+				source = ref.Repository
+			}
+		}
+		before := len(c.broken)
+		if err := c.walk(ctx, f, d, source, tag); err != nil {
+			return nil, err
+		}
+		if img.Bytes == 0 && len(c.broken) == before {
+			img.Bytes = c.bytesOf(tag)
+		}
+		c.Images = append(c.Images, img)
+	}
+	slices.SortFunc(c.Images, func(a, b store.Image) int { return strings.Compare(a.Tag, b.Tag) })
+	slices.SortFunc(c.Releases, func(a, b store.Release) int { return strings.Compare(a.Tag, b.Tag) })
+	return c, nil
+}
+
+// plain is a descriptor as the index keeps it: what identifies content and nothing else.
+func plain(d ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
+func (c *Contents) walk(ctx context.Context, f content.Fetcher, root ocispec.Descriptor, source, tag string) error {
+	return Walk(ctx, f, root,
+		func(n Node) error { c.record(n.Descriptor, source, tag); return nil },
+		func(d ocispec.Descriptor) error { c.record(d, source, tag); return nil },
+		func(d ocispec.Descriptor, err error) error {
+			c.record(d, source, tag)
+			c.broken = append(c.broken, BrokenManifest{Descriptor: d, Image: tag, Err: err})
+			return nil
+		})
+}
+
+// record adds tag to the images that need what desc names.
+func (c *Contents) record(desc ocispec.Descriptor, source, tag string) {
+	r, ok := c.Records[desc.Digest]
+	if !ok {
+		r = store.Record{
+			Digest: desc.Digest, Size: desc.Size, MediaType: desc.MediaType,
+			State: store.StateComplete, Offset: desc.Size, Source: source,
+		}
+	}
+	if i, found := slices.BinarySearch(r.Images, tag); !found {
+		r.Images = slices.Insert(r.Images, i, tag)
+	}
+	c.Records[desc.Digest] = r
+}
+
+func (c *Contents) bytesOf(tag string) int64 {
+	var n int64
+	for _, r := range c.Records {
+		if _, found := slices.BinarySearch(r.Images, tag); found {
+			n += r.Size
+		}
+	}
+	return n
+}

@@ -1,0 +1,350 @@
+package bundle
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle/layout"
+	"pannier/bundle/objects"
+	"pannier/store"
+)
+
+func (p *packer) snapshotTo(w io.Writer) error {
+	_, err := p.index.WriteTo(w)
+	return err
+}
+
+// publish writes the names and promises, in the order of docs/format.md ("Write order"):
+// everything that they name is durable by now, and each is durable before the next. Until the
+// new seal stands, the old one's layout copy and index are left alone.
+func (p *packer) publish(ctx context.Context) (*Seal, error) {
+	idx := p.layoutIndex()
+	rawIndex, err := json.MarshalIndent(idx, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	rawIndex = append(rawIndex, '\n')
+	if err := p.settle(); err != nil {
+		return nil, err
+	}
+	rb, err := p.readBack(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.opts.Progress(Event{Phase: PhaseFlush})
+
+	g := p.written + 1
+	if err := p.layout.WriteFile(layoutName(g), rawIndex); err != nil {
+		return nil, err
+	}
+	if err := p.markSealed(g); err != nil {
+		return nil, err
+	}
+	if err := p.writeSnapshot(); err != nil {
+		return nil, err
+	}
+	if err := p.layout.ReplaceFile(fileIndexJSON, rawIndex); err != nil {
+		return nil, err
+	}
+	if err := p.writeObjects(); err != nil {
+		return nil, err
+	}
+	if err := p.layout.ReplaceFile(fileStart, []byte(startHere(ID(idx), p.allReleases(), p.opts.Destination))); err != nil {
+		return nil, err
+	}
+	seal, err := p.newSeal(g, idx, rb)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := seal.encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.layout.Flush(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.checkWritten(ctx, seal); err != nil {
+		return nil, err
+	}
+	if err := p.layout.WriteFile(sealName(g), raw); err != nil {
+		return nil, err
+	}
+	return seal, p.cleanUp(g)
+}
+
+// layoutIndex is index.json as it will be: the entries that the seal covers and this run
+// does not replace, and those that it planned, in an order that depends on nothing else.
+func (p *packer) layoutIndex() *ocispec.Index {
+	idx := &ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2},
+		MediaType: ocispec.MediaTypeImageIndex,
+		Manifests: []ocispec.Descriptor{},
+	}
+	images := maps.Clone(p.images)
+	if p.have != nil && p.have.Seal != nil {
+		for _, img := range p.have.Contents.Images {
+			if _, planned := images[img.Tag]; !planned && !p.replaced[img.Tag] {
+				images[img.Tag] = img
+			}
+		}
+	}
+	releases := map[string]store.Release{}
+	for _, r := range p.allReleases() {
+		releases[r.Tag] = r
+	}
+	for _, tag := range slices.Sorted(maps.Keys(images)) {
+		img := images[tag]
+		d := img.Descriptor
+		if img.Kind == store.KindDocuments {
+			d.ArtifactType = ArtifactRelease
+			d.Annotations = map[string]string{ocispec.AnnotationVersion: releases[img.Release].Version}
+		} else {
+			d.Annotations = map[string]string{ocispec.AnnotationRefName: tag}
+		}
+		idx.Manifests = append(idx.Manifests, d)
+	}
+	return idx
+}
+
+// allReleases are the releases of the layout index that is being written.
+func (p *packer) allReleases() []store.Release {
+	var out []store.Release
+	for _, pr := range p.releases {
+		out = append(out, pr.record)
+	}
+	if p.have != nil && p.have.Seal != nil {
+		for _, r := range p.have.Contents.Releases {
+			if !slices.ContainsFunc(out, func(o store.Release) bool { return o.Tag == r.Tag }) {
+				out = append(out, r)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b store.Release) int { return strings.Compare(a.Tag, b.Tag) })
+	return out
+}
+
+// settle takes what this run replaced out of the index: images that are gone, and blobs that
+// nothing needs any more. Their files stay until the new seal stands.
+func (p *packer) settle() error {
+	if p.have == nil || p.have.Seal == nil {
+		return nil
+	}
+	var gone []string
+	for tag := range p.replaced {
+		if _, planned := p.images[tag]; !planned {
+			gone = append(gone, tag)
+		}
+	}
+	if err := p.index.DeleteImage(gone...); err != nil {
+		return err
+	}
+	var keep []store.Record
+	for _, d := range slices.Sorted(maps.Keys(p.have.Contents.Records)) {
+		if _, planned := p.items[d]; planned {
+			continue
+		}
+		r, err := p.index.Record(d)
+		if err != nil {
+			return err
+		}
+		n := len(r.Images)
+		r.Images = slices.DeleteFunc(r.Images, func(t string) bool { return p.replaced[t] })
+		switch {
+		case len(r.Images) == 0:
+			p.orphans = append(p.orphans, d)
+		case len(r.Images) < n:
+			keep = append(keep, r)
+		}
+	}
+	if err := p.index.Put(keep...); err != nil {
+		return err
+	}
+	return p.index.Delete(p.orphans...)
+}
+
+// markSealed notes in the index which seal first covers the releases and blobs of this run.
+// It counts only once that seal stands.
+func (p *packer) markSealed(g uint64) error {
+	var records []store.Record
+	for _, d := range slices.Sorted(maps.Keys(p.items)) {
+		r, err := p.index.Record(d)
+		if err != nil {
+			return err
+		}
+		if p.items[d].state != stateSealed || r.Sealed == 0 {
+			r.Sealed = g
+			records = append(records, r)
+		}
+	}
+	if err := p.index.Put(records...); err != nil {
+		return err
+	}
+	for _, pr := range p.releases {
+		pr.record.Sealed = g
+		if err := p.index.PutRelease(pr.record, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeObjects keeps readable copies of what was captured in pannier/objects, in place of
+// those of an earlier run.
+func (p *packer) writeObjects() error {
+	entries, err := p.layout.List(dirObjects)
+	if err != nil {
+		return err
+	}
+	written := map[string]bool{}
+	for _, pr := range p.releases {
+		var objs []objects.Object
+		if accepted := pr.verdict.Accepted; len(accepted) > 0 {
+			cm, err := objects.SignatureConfigMap(pr.record.Descriptor.Digest, pr.record.Version, accepted)
+			if err != nil {
+				return err
+			}
+			objs = append(objs, cm)
+		}
+		if p.opts.Destination != nil {
+			obj, err := p.render(pr.record, payloadSources(pr.record.Source, pr.payload))
+			if err != nil {
+				return err
+			}
+			objs = append(objs, obj)
+		}
+		for _, o := range objs {
+			name := fmt.Sprintf("%s/%s-%s.yaml", dirObjects, pr.record.Tag, strings.ToLower(o.Kind))
+			if err := p.layout.ReplaceFile(name, o.YAML); err != nil {
+				return err
+			}
+			written[name] = true
+		}
+		for _, e := range entries {
+			if name := dirObjects + "/" + e.Name; strings.HasPrefix(e.Name, pr.record.Tag+"-") && !written[name] {
+				if err := p.layout.RemoveFile(name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// newSeal writes SHA256SUMS and makes the seal over it.
+func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack) (*Seal, error) {
+	seal := &Seal{
+		Format: FormatVersion, Generation: g, Bundle: ID(idx), Instance: p.instance,
+		Sealed: time.Now().UTC().Truncate(time.Second), Program: p.opts.Program,
+		Files: map[string]SealedFile{}, ReadBack: rb,
+	}
+	seal.Totals.Images = len(idx.Manifests)
+	seal.Totals.Releases = len(p.allReleases())
+	sums := map[string]digest.Digest{}
+	add := func(d digest.Digest, size int64) {
+		sums[layout.BlobPath(d)] = d
+		seal.Totals.Blobs++
+		seal.Totals.Bytes += size
+	}
+	for d, it := range p.items {
+		add(d, it.desc.Size)
+	}
+	if p.have != nil && p.have.Seal != nil {
+		for d, r := range p.have.Contents.Records {
+			if _, planned := p.items[d]; !planned && !slices.Contains(p.orphans, d) {
+				add(d, r.Size)
+			}
+		}
+	}
+	files, err := p.smallFiles(g)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range files {
+		raw, err := p.layout.ReadFile(name, maxIndexDB)
+		if err != nil {
+			return nil, err
+		}
+		f := sealedFile(raw)
+		sums[name] = f.Digest
+		if name == fileIndexJSON || name == layoutName(g) || name == indexName(g) {
+			seal.Files[name] = f
+		}
+	}
+	text := encodeSums(sums)
+	seal.Files[fileSums] = sealedFile(text)
+	return seal, p.layout.ReplaceFile(fileSums, text)
+}
+
+// smallFiles lists the files of the sealed bundle that are no blobs.
+func (p *packer) smallFiles(g uint64) ([]string, error) {
+	out := []string{ocispec.ImageLayoutFile, fileIndexJSON, fileStart, layoutName(g), indexName(g)}
+	entries, err := p.layout.List(dirObjects)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.Mode.IsRegular() && strings.HasSuffix(e.Name, ".yaml") {
+			out = append(out, dirObjects+"/"+e.Name)
+		}
+	}
+	return out, nil
+}
+
+// encodeSums is SHA256SUMS: what sha256sum -c reads, sorted by path.
+func encodeSums(sums map[string]digest.Digest) []byte {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(sums)) {
+		fmt.Fprintf(&b, "%s  %s\n", sums[name].Encoded(), name)
+	}
+	return []byte(b.String())
+}
+
+// checkWritten reads the small files back past the cache.
+func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
+	if _, err := p.layout.DropCache(ctx); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(seal.Files)) {
+		raw, err := p.layout.ReadFile(name, maxIndexDB)
+		if err == nil {
+			err = seal.Files[name].check(raw)
+		}
+		if err != nil {
+			return fmt.Errorf("read back: %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// cleanUp removes what the seal before g needed, and the blobs that nothing needs any more.
+func (p *packer) cleanUp(g uint64) error {
+	b := &Bundle{Layout: p.layout}
+	for _, kind := range [][2]string{{sealPrefix, sealSuffix}, {layoutPrefix, layoutSuffix}, {indexPrefix, indexSuffix}} {
+		for _, old := range b.generations(kind[0], kind[1]) {
+			if old == g {
+				continue
+			}
+			if err := p.layout.RemoveFile(generationName(kind[0], old, kind[1])); err != nil {
+				return err
+			}
+		}
+	}
+	for _, d := range p.orphans {
+		if err := p.layout.RemoveBlob(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,495 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"pannier/bundle/content"
+	"pannier/bundle/release"
+	"pannier/bundle/remote"
+	"pannier/store"
+)
+
+// resolve makes the plan: it asks for every release and additional image, reads the payloads,
+// checks the signatures, and collects what the images need.
+func (p *packer) resolve(ctx context.Context) error {
+	for _, ref := range p.opts.Releases {
+		if err := p.resolveRelease(ctx, ref); err != nil {
+			return fmt.Errorf("release %s: %w", ref, err)
+		}
+	}
+	for _, ref := range p.opts.Additional {
+		if err := p.resolveAdditional(ctx, ref); err != nil {
+			return fmt.Errorf("image %s: %w", ref, err)
+		}
+	}
+	return nil
+}
+
+// resolveRelease plans one release. One that the seal covers costs one request, to see that
+// the tag still names it.
+func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) error {
+	repo, err := p.repository(ref.Repository)
+	if err != nil {
+		return err
+	}
+	want := ref.Tag
+	if ref.Digest != "" {
+		want = ref.Digest.String()
+	}
+	known, err := p.sealedRelease(ctx, repo, ref, want)
+	if err != nil || known {
+		return err
+	}
+	p.opts.Progress(Event{Phase: PhasePlan, Item: ref.String()})
+	desc, raw, err := repo.Manifest(ctx, want)
+	if err != nil {
+		return err
+	}
+	src := &rooted{Fetcher: repo, root: desc, raw: raw}
+	payload, err := release.Read(ctx, src, desc)
+	if err != nil {
+		return err
+	}
+	if err := checkWanted(ref, payload); err != nil {
+		return err
+	}
+	tag := release.Tag(payload.Version, payload.Arch)
+	if d, ok := p.sealedTag(tag); ok && d != desc.Digest {
+		return fmt.Errorf("%w: %s is %s on the drive, and now %s", ErrConflict, tag, d, desc.Digest)
+	}
+	for _, r := range p.releases {
+		if r.record.Tag == tag {
+			if r.record.Descriptor.Digest != desc.Digest {
+				return fmt.Errorf("%w: %s is asked for as %s and as %s", ErrConflict, tag, r.record.Descriptor.Digest, desc.Digest)
+			}
+			return nil
+		}
+	}
+	pr := &plannedRelease{
+		payload: payload,
+		record: store.Release{
+			Tag: tag, Version: payload.Version, Arch: payload.Arch, Source: repo.Name(),
+			Descriptor: plain(desc), Created: payload.Created, Previous: payload.Previous,
+		},
+	}
+	sigs, err := p.checkSignatures(ctx, repo, pr)
+	if err != nil {
+		return err
+	}
+	p.replaceRelease(tag)
+	if err := p.collectRelease(ctx, src, repo, pr, raw, sigs); err != nil {
+		return err
+	}
+	if err := p.capture(pr); err != nil {
+		return err
+	}
+	p.releases = append(p.releases, pr)
+	return nil
+}
+
+// sealedRelease reports whether the drive's seal covers what ref names, which then is kept.
+func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref release.Reference, want string) (bool, error) {
+	if p.have == nil || p.have.Seal == nil || p.opts.Refresh {
+		return false, nil
+	}
+	for _, rel := range p.have.Contents.Releases {
+		if rel.Source != repo.Name() || ref.Version != "" && (rel.Version != ref.Version || rel.Arch != ref.Arch) {
+			continue
+		}
+		if ref.Digest != "" {
+			if ref.Digest != rel.Descriptor.Digest {
+				continue
+			}
+		} else if desc, err := repo.Resolve(ctx, want); err != nil {
+			return false, err
+		} else if desc.Digest != rel.Descriptor.Digest {
+			continue
+		}
+		if p.opts.Destination != nil && !p.rendered(rel) {
+			return false, nil
+		}
+		if ok, err := p.sizesRight(rel.Tag); err != nil || !ok {
+			return false, err
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// sizesRight reports whether every blob that the images of a sealed release need is there
+// with its size.
+func (p *packer) sizesRight(releaseTag string) (bool, error) {
+	tags := map[string]bool{}
+	for _, img := range p.have.Contents.Images {
+		tags[img.Tag] = img.Release == releaseTag
+	}
+	for d, r := range p.have.Contents.Records {
+		if !slices.ContainsFunc(r.Images, func(t string) bool { return tags[t] }) {
+			continue
+		}
+		if size, err := p.have.Layout.Stat(d); err != nil || size != r.Size {
+			p.log.Info("a sealed blob is not as it was", "digest", d, "size", size, "err", err)
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// checkWanted compares what was asked for with what the payload says of itself.
+func checkWanted(ref release.Reference, payload *release.Payload) error {
+	if ref.Version != "" && ref.Version != payload.Version {
+		return fmt.Errorf("%w: it says that it is version %s", release.ErrPayload, payload.Version)
+	}
+	if ref.Version != "" && ref.Arch != "" && ref.Arch != payload.Arch {
+		return fmt.Errorf("%w: it says that it is for %s", release.ErrPayload, payload.Arch)
+	}
+	return nil
+}
+
+// replaceRelease notes that everything of a release on the drive is planned anew.
+func (p *packer) replaceRelease(tag string) {
+	if p.have == nil {
+		return
+	}
+	for _, img := range p.have.Contents.Images {
+		if img.Release == tag {
+			p.replaced[img.Tag] = true
+		}
+	}
+}
+
+// checkSignatures gathers the signatures of a release and has them judged, before anything
+// of a component is fetched. It returns the sigstore images that were found.
+func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, pr *plannedRelease) ([]*sigstoreFound, error) {
+	s := SignedRelease{
+		Digest: pr.record.Descriptor.Digest, Version: pr.record.Version, Arch: pr.record.Arch, Source: pr.record.Source,
+		Children: map[digest.Digest][][]byte{},
+		Keys:     pr.payload.Keys, Policies: pr.payload.ImagePolicies, Images: pr.payload.Images,
+	}
+	var err error
+	if s.Messages, err = p.messages(ctx, s.Digest, &pr.asked); err != nil {
+		return nil, err
+	}
+	for _, child := range pr.payload.Children {
+		if s.Children[child.Digest], err = p.messages(ctx, child.Digest, nil); err != nil {
+			return nil, err
+		}
+	}
+	found, err := p.findSigstore(ctx, repo, pr)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range found {
+		s.Sigstore = append(s.Sigstore, f.image)
+	}
+	pr.verdict = SignatureVerdict{Status: SignatureUnverified, Accepted: s.Messages}
+	if len(s.Messages) == 0 {
+		pr.verdict.Status = SignatureMissing
+	}
+	if p.opts.Signatures != nil {
+		if pr.verdict, err = p.opts.Signatures.VerifyRelease(ctx, s); err != nil {
+			return nil, err
+		}
+	}
+	pr.record.Signature = pr.verdict.Status
+	if pr.verdict.Status != SignatureVerified {
+		serr := &SignatureError{Tag: pr.record.Tag, Digest: s.Digest.String(), Verdict: pr.verdict, Asked: pr.asked}
+		if p.opts.Policy == PolicyRequire {
+			return nil, serr
+		}
+		p.warn("%v", serr)
+	}
+	pr.docs = signatureDocuments(pr.verdict.Accepted, s.Children)
+	return found, nil
+}
+
+// messages asks every store for the signatures of d.
+func (p *packer) messages(ctx context.Context, d digest.Digest, asked *[]string) ([][]byte, error) {
+	var out [][]byte
+	for _, st := range p.opts.Stores {
+		a, err := p.opts.Client.Signatures(ctx, st, d)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		status := a.Status
+		if err != nil {
+			status = err.Error()
+		}
+		p.log.Info("signature store", "store", st, "digest", d, "answer", status)
+		if asked != nil {
+			*asked = append(*asked, fmt.Sprintf("%s (%s)", st, status))
+		}
+		for _, m := range a.Messages {
+			if !slices.ContainsFunc(out, func(o []byte) bool { return bytes.Equal(o, m) }) {
+				out = append(out, m)
+			}
+		}
+	}
+	return out, nil
+}
+
+// collectRelease plans the release image, its components and their sigstore images.
+func (p *packer) collectRelease(ctx context.Context, src content.Fetcher, repo *remote.Repository, pr *plannedRelease, raw []byte, sigs []*sigstoreFound) error {
+	rec := pr.record
+	root := store.Image{Tag: rec.Tag, Kind: store.KindRelease, Release: rec.Tag, Reference: rec.Source + "@" + rec.Descriptor.Digest.String(), Descriptor: rec.Descriptor}
+	if err := p.collect(ctx, src, repo, root); err != nil {
+		return fmt.Errorf("release image: %w", err)
+	}
+	for _, s := range sigs {
+		if err := p.collectSigstore(ctx, s, rec.Tag); err != nil {
+			return err
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * p.opts.Jobs)
+	for _, c := range pr.payload.Images {
+		g.Go(func() error {
+			if err := p.collectComponent(gctx, rec, c); err != nil {
+				return fmt.Errorf("component %s (%s@%s): %w", c.Name, c.Repository, c.Digest, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (p *packer) collectComponent(ctx context.Context, rec store.Release, c release.Image) error {
+	repo, err := p.repository(c.Repository)
+	if err != nil {
+		return err
+	}
+	desc, raw, err := p.manifest(ctx, repo, c.Digest)
+	if err != nil {
+		return err
+	}
+	img := store.Image{
+		Tag: release.ComponentTag(rec.Version, rec.Arch, c.Name), Name: c.Name, Kind: store.KindComponent, Release: rec.Tag,
+		Reference: c.Repository + "@" + c.Digest.String(), Descriptor: plain(desc),
+	}
+	if err := p.collect(ctx, &rooted{Fetcher: repo, root: desc, raw: raw}, repo, img); err != nil {
+		return err
+	}
+	if !content.IsIndex(desc.MediaType) {
+		return nil
+	}
+	m, err := content.ParseManifest(desc.MediaType, raw)
+	if err != nil {
+		return err
+	}
+	for _, child := range m.Manifests {
+		found, err := p.sigstore(ctx, repo, child.Digest)
+		if err != nil {
+			return err
+		}
+		if found != nil {
+			if err := p.collectSigstore(ctx, found, rec.Tag); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// manifest gets a manifest by digest, from the drive if that has it whole.
+func (p *packer) manifest(ctx context.Context, repo *remote.Repository, d digest.Digest) (ocispec.Descriptor, []byte, error) {
+	if p.have != nil {
+		if r, ok := p.have.Contents.Records[d]; ok && r.State == store.StateComplete && content.IsManifest(r.MediaType) {
+			desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
+			if raw, err := content.ReadAll(ctx, p.have.Layout, desc, content.MaxManifest); err == nil {
+				return desc, raw, nil
+			}
+		}
+	}
+	return repo.Manifest(ctx, d.String())
+}
+
+// collect plans an image: every manifest and blob that it needs. Manifests are read now, for
+// they say what else there is, and kept until they are written.
+func (p *packer) collect(ctx context.Context, f content.Fetcher, repo *remote.Repository, img store.Image) error {
+	var bytes int64
+	err := Walk(ctx, f, img.Descriptor,
+		func(n Node) error {
+			bytes += n.Descriptor.Size
+			return p.want(n.Descriptor, n.Raw, repo, img.Tag)
+		},
+		func(d ocispec.Descriptor) error {
+			bytes += d.Size
+			return p.want(d, nil, repo, img.Tag)
+		},
+		func(_ ocispec.Descriptor, err error) error { return err })
+	if err != nil {
+		return err
+	}
+	img.Bytes = bytes
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.images[img.Tag] = img
+	return nil
+}
+
+// resolveAdditional plans an image that was asked for beside releases.
+func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) error {
+	repo, err := p.repository(ref.Repository)
+	if err != nil {
+		return err
+	}
+	tag := ref.String()
+	if ref.Digest != "" && p.keeps(tag, ref.Digest) {
+		return nil
+	}
+	want := ref.Tag
+	if ref.Digest != "" {
+		want = ref.Digest.String()
+	}
+	if d, ok := p.sealedTag(tag); ok {
+		desc, err := repo.Resolve(ctx, want)
+		if err != nil {
+			return err
+		}
+		if desc.Digest == d {
+			return nil
+		}
+		p.warn("%s was %s on the drive and is %s now: it is replaced", tag, d, desc.Digest)
+		p.replaced[tag] = true
+	}
+	p.opts.Progress(Event{Phase: PhasePlan, Item: tag})
+	desc, raw, err := repo.Manifest(ctx, want)
+	if err != nil {
+		return err
+	}
+	img := store.Image{Tag: tag, Kind: store.KindAdditional, Reference: tag, Descriptor: plain(desc)}
+	return p.collect(ctx, &rooted{Fetcher: repo, root: desc, raw: raw}, repo, img)
+}
+
+// rooted is a Fetcher that has the root manifest at hand, so that it is asked for once.
+type rooted struct {
+	content.Fetcher
+	root ocispec.Descriptor
+	raw  []byte
+}
+
+func (r *rooted) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	if desc.Digest == r.root.Digest && offset <= int64(len(r.raw)) {
+		return io.NopCloser(bytes.NewReader(r.raw[offset:])), nil
+	}
+	return r.Fetcher.Fetch(ctx, desc, offset)
+}
+
+// Limits on a sigstore image: what is read into memory of it.
+const (
+	maxSigstoreLayer  = 1 << 20
+	maxSigstoreLayers = 64
+)
+
+// sigstoreFound is a sigstore image found beside the image that it signs.
+type sigstoreFound struct {
+	image SigstoreImage
+	desc  ocispec.Descriptor
+	repo  *remote.Repository
+}
+
+// findSigstore looks for the sigstore images of the release, its children and components.
+func (p *packer) findSigstore(ctx context.Context, repo *remote.Repository, pr *plannedRelease) ([]*sigstoreFound, error) {
+	type subject struct {
+		repo string
+		d    digest.Digest
+	}
+	subjects := []subject{{repo.Name(), pr.record.Descriptor.Digest}}
+	for _, c := range pr.payload.Children {
+		subjects = append(subjects, subject{repo.Name(), c.Digest})
+	}
+	for _, c := range pr.payload.Images {
+		if s := (subject{c.Repository, c.Digest}); !slices.Contains(subjects, s) {
+			subjects = append(subjects, s)
+		}
+	}
+	found := make([]*sigstoreFound, len(subjects))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * p.opts.Jobs)
+	for i, s := range subjects {
+		g.Go(func() error {
+			r, err := p.repository(s.repo)
+			if err != nil {
+				return err
+			}
+			found[i], err = p.sigstore(gctx, r, s.d)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(found, func(f *sigstoreFound) bool { return f == nil }), nil
+}
+
+// sigstore looks for the sigstore image of d in repo; nil if there is none.
+func (p *packer) sigstore(ctx context.Context, repo *remote.Repository, d digest.Digest) (*sigstoreFound, error) {
+	desc, raw, err := repo.Manifest(ctx, release.SigstoreTag(d))
+	if errors.Is(err, remote.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sigstore signature of %s: %w", d, err)
+	}
+	img, err := sigstoreImage(ctx, repo, desc, raw, repo.Name(), d)
+	if err != nil {
+		return nil, fmt.Errorf("sigstore signature of %s: %w", d, err)
+	}
+	return &sigstoreFound{image: img, desc: desc, repo: repo}, nil
+}
+
+// collectSigstore plans a sigstore image under its own tag.
+func (p *packer) collectSigstore(ctx context.Context, s *sigstoreFound, releaseTag string) error {
+	tag := release.SigstoreTag(s.image.Subject)
+	img := store.Image{
+		Tag: tag, Kind: store.KindSignature, Release: releaseTag,
+		Reference: s.repo.Name() + ":" + tag, Descriptor: plain(s.desc),
+	}
+	p.mu.Lock()
+	if p.have != nil {
+		p.replaced[tag] = true
+	}
+	p.mu.Unlock()
+	return p.collect(ctx, &rooted{Fetcher: s.repo, root: s.desc, raw: s.image.Manifest}, s.repo, img)
+}
+
+// readSigstoreImage reads a sigstore image that was captured.
+func readSigstoreImage(ctx context.Context, f content.Fetcher, img store.Image) (SigstoreImage, error) {
+	hexes, ok := strings.CutPrefix(strings.TrimSuffix(img.Tag, ".sig"), "sha256-")
+	subject := digest.NewDigestFromEncoded(digest.SHA256, hexes)
+	if err := content.CheckDigest(subject); !ok || err != nil {
+		return SigstoreImage{}, fmt.Errorf("%w: %q is no tag of a sigstore image", content.ErrInvalid, img.Tag)
+	}
+	raw, err := content.ReadAll(ctx, f, img.Descriptor, content.MaxManifest)
+	if err != nil {
+		return SigstoreImage{}, err
+	}
+	return sigstoreImage(ctx, f, img.Descriptor, raw, strings.TrimSuffix(img.Reference, ":"+img.Tag), subject)
+}
+
+func sigstoreImage(ctx context.Context, f content.Fetcher, desc ocispec.Descriptor, raw []byte, repo string, subject digest.Digest) (SigstoreImage, error) {
+	out := SigstoreImage{Subject: subject, Repository: repo, Manifest: raw, Layers: map[digest.Digest][]byte{}}
+	m, err := content.ParseManifest(desc.MediaType, raw)
+	if err != nil {
+		return out, err
+	}
+	if content.IsIndex(desc.MediaType) || len(m.Layers) > maxSigstoreLayers {
+		return out, fmt.Errorf("%w: not a sigstore image", content.ErrInvalid)
+	}
+	for _, l := range m.Layers {
+		if out.Layers[l.Digest], err = content.ReadAll(ctx, f, l, maxSigstoreLayer); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,375 @@
+package bundle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"pannier/bundle/content"
+	"pannier/bundle/remote"
+	"pannier/store"
+)
+
+// How often finished blobs are made durable and recorded, and snapshots of the index
+// published. A crash costs re-hashing what was not recorded, never correctness.
+const (
+	flushEvery      = 2 * time.Second
+	flushBlobs      = 128
+	flushBytes      = 256 << 20
+	snapshotEvery   = 5 * time.Second
+	snapshotPercent = 2 // of the bytes written since the last one
+)
+
+// transfer brings every wanted blob onto the drive: large ones first, so that the last
+// seconds keep every connection busy, manifests and documents after what they name.
+func (p *packer) transfer(ctx context.Context) (moved, resumed int64, err error) {
+	t := &transfer{p: p, done: make(chan finished, 2*p.opts.Jobs)}
+	t.total.TotalBlobs = len(p.items)
+	var blobs, small []*item
+	for _, d := range slices.Sorted(maps.Keys(p.items)) {
+		it := p.items[d]
+		t.total.Total += it.desc.Size
+		switch {
+		case it.state == stateSealed:
+			t.total.Reused += it.desc.Size
+			t.total.Blobs++
+		case it.data != nil:
+			small = append(small, it)
+		default:
+			blobs = append(blobs, it)
+		}
+	}
+	slices.SortStableFunc(blobs, func(a, b *item) int { return int(min(1, max(-1, b.desc.Size-a.desc.Size))) })
+
+	recorded := make(chan error, 1)
+	rctx := context.WithoutCancel(ctx) // what is finished is recorded even when interrupted
+	fctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	go func() {
+		err := t.record(rctx)
+		if err != nil {
+			fail(err)
+			for range t.done { // let the workers finish
+			}
+		}
+		recorded <- err
+	}()
+	err = t.run(fctx, blobs)
+	if err == nil {
+		err = t.run(fctx, small)
+	}
+	close(t.done)
+	if rerr := <-recorded; rerr != nil {
+		err = rerr
+	}
+	if err != nil {
+		if perr := t.recordPartials(); perr != nil {
+			err = errors.Join(err, perr)
+		}
+	}
+	return t.moved.Load(), t.resumed.Load(), err
+}
+
+type transfer struct {
+	p     *packer
+	done  chan finished
+	moved atomic.Int64 // bytes fetched and written
+
+	resumed atomic.Int64 // bytes taken over from partial files
+	mu      sync.Mutex
+	total   Event
+}
+
+// finished is a blob that is in place but not yet durable.
+type finished struct {
+	it     *item
+	slices content.Slices
+}
+
+func (t *transfer) run(ctx context.Context, items []*item) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(t.p.opts.Jobs)
+	for _, it := range items {
+		if gctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			sums, err := t.one(gctx, it)
+			if err != nil {
+				return err
+			}
+			t.done <- finished{it, sums}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// one brings one blob into place, hashed.
+func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
+	l := t.p.layout
+	if it.state == stateThere {
+		sums, err := l.Verify(ctx, it.desc, nil)
+		if err == nil {
+			t.add(func(e *Event) { e.Reused += it.desc.Size; e.Blobs++ })
+			return sums, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if !errors.Is(err, content.ErrDigest) && !errors.Is(err, content.ErrSize) {
+			return nil, err
+		}
+		t.p.warn("%s stood damaged on the drive and is fetched again", it.desc.Digest)
+		if err := l.RemoveBlob(it.desc.Digest); err != nil {
+			return nil, err
+		}
+	} else if _, err := l.Stat(it.desc.Digest); err == nil {
+		if err := l.RemoveBlob(it.desc.Digest); err != nil { // of another size
+			return nil, err
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if it.data != nil {
+		sums, err := l.IngestBytes(ctx, it.desc, it.data)
+		if err == nil {
+			t.moved.Add(it.desc.Size)
+			t.add(func(e *Event) { e.Done += it.desc.Size; e.Blobs++ })
+		}
+		return sums, err
+	}
+	got, err := l.Ingest(ctx, it.desc, t.opener(it), func(n int64) {
+		t.moved.Add(n)
+		t.add(func(e *Event) { e.Done += n })
+	})
+	if err != nil {
+		return nil, fmt.Errorf("blob %s of %s: %w", it.desc.Digest, someTags(it.tags), err)
+	}
+	t.resumed.Add(got.Resumed)
+	t.add(func(e *Event) { e.Reused += got.Resumed; e.Blobs++ })
+	return got.Slices, nil
+}
+
+// opener opens a blob at the first repository that has it.
+func (t *transfer) opener(it *item) func(context.Context, int64) (io.ReadCloser, error) {
+	return func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		var last error
+		for _, r := range it.repos {
+			rc, err := r.Fetch(ctx, it.desc, offset)
+			if err == nil || !errors.Is(err, remote.ErrNotFound) {
+				return rc, err
+			}
+			last = err
+		}
+		return nil, last
+	}
+}
+
+func (t *transfer) add(change func(*Event)) {
+	t.mu.Lock()
+	change(&t.total)
+	e := t.total
+	t.mu.Unlock()
+	e.Phase = PhaseDownload
+	t.p.opts.Progress(e)
+}
+
+// record makes finished blobs durable, a batch at a time, and only then says in the index
+// that they are complete. Every few seconds a snapshot goes to the drive.
+func (t *transfer) record(ctx context.Context) error {
+	var batch []finished
+	var bytes, sinceSnapshot int64
+	last, snapshot := time.Now(), time.Now()
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := t.p.complete(ctx, batch); err != nil {
+			return err
+		}
+		batch, bytes, last = batch[:0], 0, time.Now()
+		return nil
+	}
+	tick := time.NewTicker(flushEvery / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case f, ok := <-t.done:
+			if !ok {
+				return flush()
+			}
+			batch = append(batch, f)
+			bytes += f.it.desc.Size
+			sinceSnapshot += f.it.desc.Size
+		case <-tick.C:
+		}
+		if len(batch) >= flushBlobs || bytes >= flushBytes || time.Since(last) >= flushEvery {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		if len(batch) == 0 && time.Since(snapshot) >= snapshotEvery && t.p.indexSize()*100 <= sinceSnapshot*snapshotPercent {
+			if err := t.p.publishSnapshot(); err != nil {
+				return err
+			}
+			snapshot, sinceSnapshot = time.Now(), 0
+		}
+	}
+}
+
+// complete makes a batch durable and records it.
+func (p *packer) complete(ctx context.Context, batch []finished) error {
+	if err := p.layout.Flush(ctx); err != nil {
+		return err
+	}
+	done := make([]store.Completed, len(batch))
+	for i, f := range batch {
+		r := p.recordOf(f.it)
+		r.State, r.Offset, r.Sealed = store.StateComplete, r.Size, 0
+		done[i] = store.Completed{Record: r, Slices: f.slices}
+	}
+	return p.index.Complete(done...)
+}
+
+// recordOf is the record of a wanted blob: what the plan says of it, and the images that need
+// it, those of earlier runs among them.
+func (p *packer) recordOf(it *item) store.Record {
+	r := store.Record{Digest: it.desc.Digest, Size: it.desc.Size, MediaType: it.desc.MediaType, State: store.StateWanted}
+	if len(it.repos) > 0 {
+		r.Source = it.repos[0].Name()
+	}
+	owners := maps.Clone(it.tags)
+	if old, err := p.index.Record(it.desc.Digest); err == nil {
+		for _, t := range old.Images {
+			if !p.replaced[t] {
+				owners[t] = true
+			}
+		}
+		if old.Source != "" {
+			r.Source = old.Source
+		}
+	}
+	r.Images = slices.Sorted(maps.Keys(owners))
+	return r
+}
+
+// recordPartials notes how far interrupted downloads have come. It is a hint for people who
+// read the index: resuming hashes what is on the drive.
+func (t *transfer) recordPartials() error {
+	partials, err := t.p.layout.Partials()
+	if err != nil {
+		return err
+	}
+	var records []store.Record
+	for _, f := range partials {
+		it, ok := t.p.items[f.Digest]
+		if !ok || f.Size > it.desc.Size {
+			continue
+		}
+		r := t.p.recordOf(it)
+		r.State, r.Offset = store.StatePartial, f.Size
+		records = append(records, r)
+	}
+	return t.p.index.Put(records...)
+}
+
+// someTags names the images that need a blob, few enough for a line.
+func someTags(tags map[string]bool) string {
+	all := slices.Sorted(maps.Keys(tags))
+	if len(all) > 3 {
+		return fmt.Sprintf("%s, %s and %d others", all[0], all[1], len(all)-2)
+	}
+	out := ""
+	for i, t := range all {
+		if i > 0 {
+			out += ", "
+		}
+		out += t
+	}
+	return out
+}
+
+// readBack reads what no seal covers yet from the drive itself and compares it with the sums
+// that were taken while it was written.
+func (p *packer) readBack(ctx context.Context) (ReadBack, error) {
+	method, err := p.layout.DropCache(ctx)
+	if err != nil {
+		return ReadBack{}, err
+	}
+	rb := ReadBack{Method: string(method)}
+	ev := Event{Phase: PhaseReadBack}
+	var todo []store.Completed
+	for _, d := range slices.Sorted(maps.Keys(p.items)) {
+		it := p.items[d]
+		if it.state == stateSealed {
+			continue
+		}
+		sums, err := p.index.Slices(d)
+		if err != nil {
+			return rb, fmt.Errorf("%s: slice sums: %w", d, err)
+		}
+		todo = append(todo, store.Completed{Record: store.Record{Digest: d, Size: it.desc.Size}, Slices: sums})
+		ev.Total += it.desc.Size
+		ev.TotalBlobs++
+	}
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(min(p.opts.Jobs, 4))
+	for _, c := range todo {
+		g.Go(func() error {
+			desc := ocispec.Descriptor{Digest: c.Record.Digest, Size: c.Record.Size}
+			err := p.layout.ReadBack(gctx, desc, c.Slices, func(n int64) {
+				mu.Lock()
+				ev.Done += n
+				e := ev
+				mu.Unlock()
+				p.opts.Progress(e)
+			})
+			if err != nil {
+				return fmt.Errorf("read back: %w", err)
+			}
+			mu.Lock()
+			ev.Blobs++
+			mu.Unlock()
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		p.forget(err)
+		return rb, err
+	}
+	rb.Blobs, rb.Bytes = len(todo), ev.Total
+	return rb, nil
+}
+
+// forget takes back that blobs are complete when the drive does not return what was written:
+// the next run hashes them anew.
+func (p *packer) forget(cause error) {
+	if !errors.Is(cause, content.ErrDigest) {
+		return
+	}
+	var records []store.Record
+	for d := range p.items {
+		if r, err := p.index.Record(d); err == nil && r.Sealed == 0 && r.State == store.StateComplete {
+			r.State, r.Offset = store.StateWanted, 0
+			records = append(records, r)
+		}
+	}
+	if err := p.index.Put(records...); err != nil {
+		p.log.Warn("the index cannot be corrected", "err", err)
+	}
+}

@@ -1,0 +1,251 @@
+package bundle
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+
+	"pannier/bundle/layout"
+	"pannier/store"
+)
+
+// begin makes the drive ready for writing: the layout, the lock, and the working copy of the
+// index with the plan in it. The returned function undoes the lock and removes the copy.
+func (p *packer) begin(ctx context.Context) (func(), error) {
+	var err error
+	if p.layout, err = layout.Create(p.opts.Media, layout.Options{Logger: p.log}); err != nil {
+		return nil, err
+	}
+	unlock, err := p.layout.Lock(p.opts.Program)
+	if err != nil {
+		p.layout.Close()
+		return nil, err
+	}
+	if err := p.openWorking(ctx); err != nil {
+		unlock()
+		p.layout.Close()
+		return nil, err
+	}
+	end := func() {
+		if err := p.index.Close(); err != nil {
+			p.log.Warn("closing the working copy of the index", "err", err)
+		}
+		os.RemoveAll(p.work)
+		unlock()
+		p.layout.Close()
+	}
+	if err := p.writePlan(); err != nil {
+		end()
+		return nil, err
+	}
+	return end, nil
+}
+
+// openWorking makes the working copy of the index on the local disk: seeded from the newest
+// sound generation on the drive, which is always the truth, or from the layout, or new. It is
+// never resumed from an earlier working copy.
+func (p *packer) openWorking(ctx context.Context) error {
+	drive := &Bundle{Layout: p.layout}
+	if err := drive.findSeal(); err != nil {
+		return err
+	}
+	before := uint64(0)
+	if p.have != nil {
+		before = p.have.newest()
+	}
+	p.written = drive.newest()
+	if p.written != before {
+		return fmt.Errorf("%s: another pack has written here since this one looked; run it again", p.opts.Media)
+	}
+	var seal *Seal
+	if p.have != nil {
+		seal = p.have.Seal
+	}
+	for _, g := range drive.generations(indexPrefix, indexSuffix) {
+		path, err := copyIndex(p.layout, seal, g, p.opts.Cache)
+		if err != nil {
+			p.log.Warn("a generation of the index is passed over", "index", indexName(g), "err", err)
+			continue
+		}
+		x, err := store.Open(path)
+		if err == nil {
+			p.index, p.work = x, filepath.Dir(path)
+			return p.nameInstance(seal)
+		}
+		os.RemoveAll(filepath.Dir(path))
+		if errors.Is(err, store.ErrVersion) {
+			return fmt.Errorf("%s: %w", indexName(g), ErrVersion)
+		}
+		p.log.Warn("a generation of the index is passed over", "index", indexName(g), "err", err)
+	}
+	return p.newIndex(seal)
+}
+
+// newIndex makes an index from what the seal covers, or an empty one.
+func (p *packer) newIndex(seal *Seal) error {
+	if err := os.MkdirAll(p.opts.Cache, 0o700); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(p.opts.Cache, "index-")
+	if err != nil {
+		return err
+	}
+	x, err := store.Create(filepath.Join(dir, "index.db"))
+	if err != nil {
+		os.RemoveAll(dir)
+		return err
+	}
+	p.index, p.work = x, dir
+	if err := p.nameInstance(seal); err != nil {
+		return err
+	}
+	if seal == nil || p.have.Contents == nil {
+		return nil
+	}
+	return p.have.Contents.fill(x, seal.Generation)
+}
+
+// fill writes contents that were walked in the layout into an index.
+func (c *Contents) fill(x *store.Index, sealed uint64) error {
+	if err := x.PutImages(c.Images...); err != nil {
+		return err
+	}
+	for _, rel := range c.Releases {
+		rel.Sealed = sealed
+		if rel.Signature == "" {
+			rel.Signature = SignatureUnverified
+		}
+		docs := map[string][]byte{}
+		for _, d := range rel.Documents {
+			docs[d.Name], _ = c.Document(rel.Tag, d.Name)
+		}
+		if err := x.PutRelease(rel, docs); err != nil {
+			return err
+		}
+	}
+	records := make([]store.Record, 0, len(c.Records))
+	for _, d := range slices.Sorted(maps.Keys(c.Records)) {
+		r := c.Records[d]
+		r.Sealed = sealed
+		records = append(records, r)
+	}
+	return x.Put(records...)
+}
+
+// nameInstance takes the drive's random name from the index or the seal, or makes one.
+func (p *packer) nameInstance(seal *Seal) error {
+	name, err := p.index.Meta(store.MetaInstance)
+	if err == nil {
+		p.instance = name
+		return nil
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if seal != nil {
+		p.instance = seal.Instance
+	} else {
+		var b [16]byte
+		rand.Read(b[:])
+		p.instance = hex.EncodeToString(b[:])
+	}
+	return p.index.SetMeta(store.MetaInstance, p.instance)
+}
+
+// newest is the newest generation of any of our files on the drive.
+func (b *Bundle) newest() uint64 {
+	var n uint64
+	for _, list := range [][]uint64{
+		b.generations(sealPrefix, sealSuffix), b.generations(layoutPrefix, layoutSuffix), b.generations(indexPrefix, indexSuffix),
+	} {
+		if len(list) > 0 {
+			n = max(n, list[0])
+		}
+	}
+	return n
+}
+
+// writePlan puts the plan into the index before the first transfer: what is wanted, and for
+// whom, can then be read from a drive whose pack never finished.
+func (p *packer) writePlan() error {
+	images := make([]store.Image, 0, len(p.images))
+	for _, tag := range slices.Sorted(maps.Keys(p.images)) {
+		images = append(images, p.images[tag])
+	}
+	if err := p.index.PutImages(images...); err != nil {
+		return err
+	}
+	for _, pr := range p.releases {
+		docs := map[string][]byte{}
+		for _, d := range pr.docs {
+			docs[d.name] = d.data
+		}
+		if err := p.index.PutRelease(pr.record, docs); err != nil {
+			return err
+		}
+	}
+	files, err := p.layout.Partials()
+	if err != nil {
+		return err
+	}
+	partial := map[digest.Digest]int64{}
+	for _, f := range files {
+		partial[f.Digest] = f.Size
+	}
+	var records []store.Record
+	for _, d := range slices.Sorted(maps.Keys(p.items)) {
+		it := p.items[d]
+		r := p.recordOf(it)
+		if it.state == stateSealed {
+			old, err := p.index.Record(d)
+			if err != nil {
+				return err
+			}
+			r.State, r.Offset, r.Sealed, r.Source = old.State, old.Offset, old.Sealed, old.Source
+		} else if n := partial[d]; n > 0 && n <= r.Size {
+			r.State, r.Offset = store.StatePartial, n
+		}
+		records = append(records, r)
+	}
+	return p.index.Put(records...)
+}
+
+// indexSize is the size of the working copy, in bytes.
+func (p *packer) indexSize() int64 {
+	fi, err := os.Stat(filepath.Join(p.work, "index.db"))
+	if err != nil {
+		return 0
+	}
+	return fi.Size()
+}
+
+// publishSnapshot writes a consistent snapshot of the index to the drive, as a new
+// generation, and removes the one before it unless the seal names that.
+func (p *packer) publishSnapshot() error {
+	before := p.written
+	if err := p.writeSnapshot(); err != nil {
+		return err
+	}
+	if p.have != nil && p.have.Seal != nil && p.have.Seal.Generation == before || before == 0 {
+		return nil
+	}
+	return p.layout.RemoveFile(indexName(before))
+}
+
+// writeSnapshot writes the next generation of the index.
+func (p *packer) writeSnapshot() error {
+	p.written++
+	if err := p.index.SetMeta(store.MetaGeneration, strconv.FormatUint(p.written, 10)); err != nil {
+		return err
+	}
+	return p.layout.WriteStream(indexName(p.written), p.snapshotTo)
+}
