@@ -1,0 +1,347 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+)
+
+// call is one request to a registry, as often as it takes.
+type call struct {
+	op, ref string // for errors
+	method  string
+	path    string // below /v2/<name>/
+	query   url.Values
+	upload  *url.URL // instead of path: a Location that the registry gave
+	header  http.Header
+	body    []byte
+	ok      []int    // statuses that are answers; others become errors
+	limit   int64    // bytes of the body that are read, more is an error
+	unread  bool     // the body is not read at all
+	push    bool     // something is to be written
+	scopes  []string // beside the repository's own
+}
+
+// answer is a response that was read.
+type answer struct {
+	status int
+	header http.Header
+	length int64 // Content-Length, -1 unknown
+	body   []byte
+	url    *url.URL // that was asked, before redirects
+}
+
+// errorLimit bounds, in bytes, what is read of an error's body.
+const errorLimit = 64 << 10
+
+// do makes the call until it is answered.
+func (r *Repository) do(ctx context.Context, q *call) (*answer, error) {
+	p := r.c.newPatience()
+	for {
+		a, e := r.once(ctx, q, p)
+		if e == nil {
+			return a, nil
+		}
+		if err := p.pause(ctx, e); err != nil {
+			return nil, r.named(err, q)
+		}
+	}
+}
+
+// named completes an Error with what was asked; other errors get it as a text.
+func (r *Repository) named(err error, q *call) error {
+	e, ok := err.(*Error)
+	if !ok {
+		return fmt.Errorf("%s %s: %w", q.op, r.name, err)
+	}
+	e.Op, e.Repository, e.Reference = q.op, r.name, q.ref
+	if r.mirrored {
+		e.Endpoint = r.Endpoint()
+	}
+	if e.Host == "" {
+		e.Host = r.host.name
+	}
+	if errors.Is(e, ErrAuth) && e.Host == r.host.name {
+		e.Message = strings.TrimPrefix(e.Message+"; "+r.session.advice(), "; ")
+	}
+	return e
+}
+
+// once makes one attempt.
+func (r *Repository) once(ctx context.Context, q *call, p *patience) (*answer, *Error) {
+	x, e := r.send(ctx, q, nil, p)
+	if e != nil {
+		return nil, e
+	}
+	defer x.close()
+	a := &answer{status: x.resp.StatusCode, header: x.resp.Header, length: x.resp.ContentLength, url: x.url}
+	if q.unread {
+		return a, nil
+	}
+	body, err := x.readAll(q.limit)
+	if err != nil {
+		return nil, x.failure(err)
+	}
+	a.body = body
+	return a, nil
+}
+
+// exchange is an attempt that was answered; its body is still to be read, and closed.
+type exchange struct {
+	c     *Client
+	h     *host // of the registry
+	resp  *http.Response
+	watch *watch
+	url   *url.URL
+}
+
+func (x *exchange) close() {
+	x.resp.Body.Close()
+	x.watch.end()
+}
+
+// from is the host that the answer came from.
+func (x *exchange) from() string { return strings.ToLower(x.resp.Request.URL.Host) }
+
+// failure classifies an error of reading the body.
+func (x *exchange) failure(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	e = x.c.classify(err, x.watch.cause(), x.c.host(x.from()))
+	if len(e.kinds) == 0 || errors.Is(e, ErrAuth) {
+		e.kinds, e.transient = nil, true // in the middle of a body nothing is permanent
+	}
+	return e
+}
+
+// Read reads the body under the watch for stalls.
+func (x *exchange) Read(b []byte) (int, error) {
+	x.watch.arm()
+	n, err := x.resp.Body.Read(b)
+	x.watch.disarm()
+	return n, err
+}
+
+func (x *exchange) readAll(limit int64) ([]byte, error) {
+	if x.resp.Request.Method == http.MethodHead {
+		return nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(x, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > limit {
+		return nil, &Error{Host: x.from(), Status: x.resp.StatusCode, kinds: []error{ErrRefused}, Message: fmt.Sprintf("an answer of more than %d bytes", limit)}
+	}
+	return body, nil
+}
+
+// watch ends an attempt when nothing happens for a while.
+type watch struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	after  time.Duration
+
+	mu    sync.Mutex
+	timer *time.Timer
+}
+
+func newWatch(ctx context.Context, after time.Duration) *watch {
+	ctx, cancel := context.WithCancelCause(ctx)
+	return &watch{ctx: ctx, cancel: cancel, after: after}
+}
+
+func (w *watch) arm() { w.armFor(w.after) }
+
+func (w *watch) armFor(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer == nil {
+		w.timer = time.AfterFunc(d, func() { w.cancel(errStall) })
+	} else {
+		w.timer.Reset(d)
+	}
+}
+
+func (w *watch) disarm() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}
+
+func (w *watch) end() {
+	w.disarm()
+	w.cancel(context.Canceled)
+}
+
+// cause is why the watch, and not its parent, ended the attempt; nil if it did not.
+func (w *watch) cause() error {
+	if err := context.Cause(w.ctx); errors.Is(err, errStall) || errors.Is(err, errSilent) {
+		return err
+	}
+	return nil
+}
+
+// uploadKey marks the context of requests to an upload's Location.
+type uploadKey struct{}
+
+// send makes one attempt up to the answer's header, and returns answers of the statuses in
+// q.ok only. body, if not nil, is sent instead of q.body.
+func (r *Repository) send(ctx context.Context, q *call, body *uploadBody, p *patience) (*exchange, *Error) {
+	if err := r.c.gate(ctx, r.host); err != nil {
+		return nil, &Error{Err: err}
+	}
+	w := newWatch(ctx, r.c.opts.StallAfter)
+	target, err := r.target(w.ctx, q)
+	if err != nil {
+		w.end()
+		return nil, r.c.classify(err, nil, r.host)
+	}
+	req, err := r.request(w.ctx, q, target, body)
+	if err != nil {
+		w.end()
+		return nil, &Error{Host: r.host.name, kinds: []error{ErrRefused}, Err: scrub(err)}
+	}
+	if body != nil {
+		body.use(w)
+	}
+	stop := r.c.watchSilence(w, r.host, target)
+	w.arm()
+	resp, err := r.doer(target).Do(req)
+	stop()
+	w.disarm()
+	if err != nil {
+		e := r.c.classify(err, w.cause(), r.host)
+		w.end()
+		return nil, e
+	}
+	x := &exchange{c: r.c, h: r.host, resp: resp, watch: w, url: target}
+	for _, s := range q.ok {
+		if s == resp.StatusCode {
+			r.session.served.Store(true)
+			return x, nil
+		}
+	}
+	e := r.refusal(x, q, p)
+	x.close()
+	return nil, e
+}
+
+// refusal makes the Error of an answer with another status than was hoped for.
+func (r *Repository) refusal(x *exchange, q *call, p *patience) *Error {
+	raw, _ := io.ReadAll(io.LimitReader(x, errorLimit)) // what can be had of an explanation
+	e := statusError(x.resp, raw, x.from() != r.host.name, q.push)
+	if e.Status == http.StatusUnauthorized && x.from() == r.host.name && p != nil && p.auth < 3 &&
+		r.session.served.Load() && strings.HasPrefix(strings.ToLower(x.resp.Header.Get("Www-Authenticate")), "bearer") {
+		// Tokens were accepted before, and this one was got a moment ago: it was used up
+		// or expired in between.
+		p.auth++
+		e.transient, e.maxTries = true, 4
+	}
+	return e
+}
+
+// doer is who sends a request: with the repository's credential only to its registry.
+func (r *Repository) doer(target *url.URL) interface {
+	Do(*http.Request) (*http.Response, error)
+} {
+	if strings.EqualFold(target.Host, r.host.name) {
+		return r.session.auth
+	}
+	return r.session.plain
+}
+
+// target is the address to ask.
+func (r *Repository) target(ctx context.Context, q *call) (*url.URL, error) {
+	if q.upload != nil {
+		return q.upload, nil
+	}
+	base, err := r.c.base(ctx, r.host)
+	if err != nil {
+		return nil, err
+	}
+	u, err := url.Parse(base + "/v2/" + r.path + "/" + q.path)
+	if err != nil {
+		return nil, err
+	}
+	u.RawQuery = q.query.Encode()
+	return u, nil
+}
+
+func (r *Repository) request(ctx context.Context, q *call, target *url.URL, body *uploadBody) (*http.Request, error) {
+	actions := []string{auth.ActionPull}
+	if q.push {
+		actions = append(actions, auth.ActionPush)
+	}
+	scopes := append([]string{auth.ScopeRepository(r.path, actions...)}, q.scopes...)
+	ctx = auth.WithScopesForHost(ctx, target.Host, scopes...)
+	if q.upload != nil {
+		ctx = context.WithValue(ctx, uploadKey{}, true)
+	}
+	var rd io.Reader
+	if q.body != nil {
+		rd = bytes.NewReader(q.body)
+	}
+	req, err := http.NewRequestWithContext(ctx, q.method, target.String(), rd)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range q.header {
+		req.Header[k] = v
+	}
+	if body != nil {
+		return req, body.attach(req)
+	}
+	if req.Body == nil && (q.method == http.MethodPost || q.method == http.MethodPut || q.method == http.MethodPatch) {
+		req.Body = http.NoBody // says Content-Length: 0, which some proxies insist on
+	}
+	return req, nil
+}
+
+// gate waits until a host that asked to be left alone may be asked again.
+func (c *Client) gate(ctx context.Context, h *host) error {
+	d := time.Until(h.quietUntil())
+	if d <= 0 {
+		return nil
+	}
+	if c.opts.OnWait != nil {
+		c.opts.OnWait(h.name, "HTTP 429 Too Many Requests", d)
+	}
+	return sleep(ctx, d)
+}
+
+// watchSilence looks after the first attempt at a host: if nothing has come back for a
+// while, it asks for something small, and ends the attempt if that is not answered either.
+// An answer that merely takes long, from a registry that fetches it first, is left alone.
+func (c *Client) watchSilence(w *watch, h *host, target *url.URL) (stop func()) {
+	if h.hasAnswered() {
+		return func() {}
+	}
+	t := time.AfterFunc(c.timing.dial, func() {
+		for range 2 {
+			if h.hasAnswered() || w.ctx.Err() != nil {
+				return
+			}
+			if _, err := c.ping(w.ctx, h, target.Scheme+"://"+target.Host+"/v2/"); err == nil {
+				return
+			}
+		}
+		if !h.hasAnswered() {
+			w.cancel(errSilent)
+		}
+	})
+	return func() { t.Stop() }
+}
