@@ -95,7 +95,7 @@ const (
 	archKey      = "release.openshift.io/architecture"
 )
 
-var urlRule = regexp.MustCompile(`^https?://[!-~]{1,2000}$`)
+var urlRule = regexp.MustCompile(`^https?://[!-~]{1,1000}$`)
 
 // parseMetadata reads release-metadata.
 func parseMetadata(raw []byte) (*metadata, error) {
