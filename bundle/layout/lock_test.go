@@ -17,6 +17,13 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("LAYOUT_TEST_LOCK"); dir != "" {
 		os.Exit(lockAndWait(dir))
 	}
+	if dir := os.Getenv("LAYOUT_TEST_READ"); dir != "" {
+		if err := readAsNobody(dir); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
