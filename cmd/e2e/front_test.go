@@ -28,18 +28,17 @@ type front struct {
 	slow  time.Duration
 	cut   int // so many blob bodies are cut in the middle
 
-	mu         sync.Mutex
-	signed     map[string]string // nonce -> blob
-	redirects  int
-	served     int
-	ranges     int // requests that continued in the middle
-	cuts       int
-	refused    int      // 401 that ended a token's life
-	forwarded  []string // Authorization that arrived at the store: must stay empty
-	root       string
-	overdue    int // requests for an address that was used up
-	perBlob    map[string]int
-	hadBearers bool
+	mu        sync.Mutex
+	signed    map[string]string // nonce -> blob
+	redirects int
+	served    int
+	ranges    int // requests that continued in the middle
+	cuts      int
+	refused   int      // 401 that ended a token's life
+	forwarded []string // Authorization that arrived at the store: must stay empty
+	root      string
+	overdue   int // requests for an address that was used up
+	perBlob   map[string]int
 }
 
 var blobPath = regexp.MustCompile(`^/v2/.+/blobs/sha256:([0-9a-f]{64})$`)
@@ -171,4 +170,11 @@ func (f *front) takeCut(nonce string) bool {
 	f.cuts++
 	delete(f.signed, nonce)
 	return true
+}
+
+// count is how many blobs the store served.
+func (f *front) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.served
 }

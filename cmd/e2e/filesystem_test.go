@@ -1,0 +1,79 @@
+//go:build e2e && linux
+
+package e2e_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"pannier/bundle/release/sample"
+)
+
+// The whole trip on the file systems that drives really have. Between the steps the drive is
+// pulled and put back, the last time with its switch on write protection.
+func TestDrives(t *testing.T) {
+	c := newCargo(t, sample.Options{})
+	source := startDistribution(t, gate{})
+	c.stock(t, source, nil)
+	for _, fsys := range fileSystems {
+		t.Run(fsys.name, func(t *testing.T) {
+			d := fsys.insert(t, 256<<20)
+			x := newTrip(t, c, source.host, startDistribution(t, gate{}))
+			x.media = d.media()
+			x.pack(t, 0)
+			x.whole(t)
+
+			d.eject(t)
+			fsys.fsck(t, d.image)
+			d.attach(t, "")
+			x.pack(t, 0)
+			x.readable(t)
+
+			d.eject(t)
+			d.attach(t, "ro")
+			if err := os.WriteFile(filepath.Join(d.dir, "x"), nil, 0o644); err == nil {
+				t.Fatal("the drive is not write-protected")
+			}
+			before := snapshot(t, x.media)
+			x.whole(t)
+			x.unpack(t, 0)
+			x.arrived(t)
+			unchanged(t, x.media, before)
+		})
+	}
+}
+
+// A drive that is too small is refused before the first byte.
+func TestDriveTooSmall(t *testing.T) {
+	c := newCargo(t, sample.Options{LargeLayer: 6 << 20, LargeLayers: 4})
+	source := startDistribution(t, gate{})
+	c.stock(t, source, nil)
+	f := startFront(t, source, 0, 0)
+	d := fileSystems[0].insert(t, 16<<20)
+	x := newTrip(t, c, f.host, source)
+	x.media = d.media()
+	o := x.pack(t, 6)
+	// The layers of the release image are read to know what belongs to it.
+	if blobs, _ := filepath.Glob(filepath.Join(x.media, "blobs/sha256/*")); len(blobs) > 0 {
+		t.Errorf("refused, and yet there are blobs on the drive: %v\n%v", blobs, o)
+	}
+	if n := f.count(); n > 8 {
+		t.Errorf("%d blobs were fetched before the drive was found too small", n)
+	}
+}
+
+// fsck lets the file system's own checker look at what pannier left there.
+func (fsys fileSystem) fsck(t *testing.T, image string) {
+	t.Helper()
+	if fsys.check == nil {
+		return
+	}
+	exe := need(t, fsys.check[0], "apt-get install "+fsys.pkg)
+	if out, err := exec.Command(exe, append(slices.Clone(fsys.check[1:]), image)...).CombinedOutput(); err != nil {
+		t.Errorf("%s: %v\n%s", strings.Join(fsys.check, " "), err, out)
+	}
+}
