@@ -74,8 +74,8 @@ type Index struct {
 	readOnly bool
 
 	mu     sync.Mutex
-	failed error // set once a write went wrong half-way: the handle is not to be used
-	leaked bool  // the write ended in a panic: bbolt's locks may be held for ever
+	failed error // set once a commit failed or bbolt panicked: the handle is not to be used
+	leaked bool  // bbolt panicked, perhaps with locks that it now holds for ever
 }
 
 // Create makes a new, empty index at path, which must not exist: otherwise the error wraps
@@ -194,7 +194,16 @@ func (x *Index) view(fn func(*bolt.Tx) error) error {
 	if err := x.failure(); err != nil {
 		return err
 	}
-	return contain(func() error { return x.db.View(fn) })
+	returned := false
+	err := contain(func() error {
+		err := x.db.View(fn)
+		returned = true
+		return err
+	})
+	if !returned {
+		return x.fail(err, true)
+	}
+	return err
 }
 
 // update runs fn in a write transaction. After a failed commit nothing is known about the
@@ -206,22 +215,27 @@ func (x *Index) update(fn func(*bolt.Tx) error) error {
 	if err := x.failure(); err != nil {
 		return err
 	}
-	refused, done := false, false
+	refused, returned := false, false
 	err := contain(func() error {
 		err := x.db.Update(func(tx *bolt.Tx) error {
 			err := fn(tx)
 			refused = err != nil
 			return err
 		})
-		done = true
+		returned = true
 		return err
 	})
-	if err != nil && !refused {
-		x.mu.Lock()
-		defer x.mu.Unlock()
-		x.failed, x.leaked = fmt.Errorf("write index: %w", err), !done
-		return x.failed
+	if !returned || err != nil && !refused {
+		return x.fail(fmt.Errorf("write index: %w", err), !returned)
 	}
+	return err
+}
+
+// fail notes err as the answer to every later call and returns it.
+func (x *Index) fail(err error, leaked bool) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.failed, x.leaked = err, x.leaked || leaked
 	return err
 }
 
