@@ -21,14 +21,15 @@ const MaxDocument = 4 << 20
 const maxDocuments = 1000
 
 // Decode reads one YAML or JSON document into v, a pointer to a struct with json tags.
-// Fields that v does not have are ignored, keys that stand twice are refused. Errors wrap
+// Fields that v does not have are ignored. Of a key that stands twice the last counts, as it
+// does for a cluster: the published manifest with the release keys has such a key. Errors wrap
 // [ErrInvalid]. The data may be hostile: at most [MaxDocument] bytes are taken, and what
 // aliases may expand to is bounded.
 func Decode(data []byte, v any) error {
 	if len(data) > MaxDocument {
 		return fmt.Errorf("%w: a document of %d bytes, at most %d are read", ErrInvalid, len(data), MaxDocument)
 	}
-	raw, err := yaml.YAMLToJSONStrict(data)
+	raw, err := yaml.YAMLToJSON(data)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

@@ -21,6 +21,7 @@ func TestDecode(t *testing.T) {
 		"yaml":           "kind: ConfigMap\nother: [1, 2]\ndata:\n  key: |\n    a\n    b\n",
 		"json":           `{"kind":"ConfigMap","data":{"key":"a\nb\n"}}`,
 		"with a marker":  "---\nkind: ConfigMap\ndata:\n  key: |\n    a\n    b\n",
+		"a key twice":    "kind: Pod\nkind: ConfigMap\ndata:\n  key: |\n    a\n    b\n",
 		"with a comment": "# text\nkind: ConfigMap\ndata: {key: \"a\\nb\\n\"}\n",
 	} {
 		var got doc
@@ -36,7 +37,6 @@ func TestDecode(t *testing.T) {
 		bomb += fmt.Sprintf("a%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(ref, 10), ","))
 	}
 	for name, text := range map[string]string{
-		"a key twice":      "kind: a\nkind: b\n",
 		"a list":           "- kind: a\n",
 		"broken":           "kind: [",
 		"another type":     "kind: {a: b}\n",

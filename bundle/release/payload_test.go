@@ -26,6 +26,7 @@ kind: ConfigMap
 metadata:
   name: release-verification
   namespace: openshift-config-managed
+  namespace: openshift-config-managed
   annotations:
     release.openshift.io/verification-config-map: ""
 data:
