@@ -15,7 +15,7 @@ import (
 type Image struct {
 	Arch   string            // as in tags; default x86_64
 	OCI    bool              // OCI media types instead of Docker's
-	Layers [][]byte          // contents of one file in each layer; default one layer with Name in it
+	Layers [][]byte          // contents of one file in each layer; default one small layer of noise
 	Labels map[string]string // of the config
 }
 
