@@ -5,11 +5,17 @@ package apply
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle"
 	"pannier/bundle/objects"
 	"pannier/bundle/remote"
+	"pannier/store"
+	"pannier/verify"
 )
 
 // UnpackOptions says what [Unpack] pushes, from where and to where. Media, Destination and
@@ -28,12 +34,13 @@ type UnpackOptions struct {
 
 	MirrorSet   objects.Kind
 	Prefix      string // what stands before the path of additional images
-	ObjectsDir  string // folder to write the cluster objects to; "" writes none
+	ObjectsDir  string // folder to write the cluster objects to, made if its parent exists; "" writes none
 	CheckAll    bool   // ask the registry for every blob, not only every manifest
 	MissingOnly bool   // read only what the registry lacks
 	DryRun      bool
 	Jobs        int
-	Cache       string
+	Cache       string              // folder on the local disk for copies of indexes; must be given
+	Planned     func(*UnpackResult) // called once the plan stands, before anything is pushed; may be nil
 	Progress    bundle.ProgressFunc
 	Logger      *slog.Logger
 }
@@ -52,6 +59,7 @@ type UnpackResult struct {
 	Objects       []objects.Object // to be applied, in order
 	Alternatives  []objects.Object // the mirror set in its other form, never to be applied beside Objects
 	InstallConfig []byte           // the same mirrors for install-config.yaml
+	ReleaseJSON   []byte           // release.json, for scripts and for apply
 	Pushed        bundle.Totals    // read, verified and pushed
 	Present       bundle.Totals    // read and verified, the registry had them
 	Skipped       bundle.Totals    // not read: the registry had them (MissingOnly)
@@ -71,8 +79,190 @@ type UnpackedRelease struct {
 
 // Unpack checks the drives, pushes what they hold and renders the cluster objects. It never
 // writes to a drive. A bad blob is not pushed, nor is anything that names it; the rest is,
-// and the error joins one error for each refusal. Unsealed releases are refused with
-// [bundle.ErrUnsealed].
+// and the error joins one error for each refusal.
+//
+// Errors: [bundle.ErrUnsealed] for what is not sealed, [bundle.ErrDamaged] for a seal that is
+// not valid, [bundle.ErrSignature], [bundle.ErrNoRelease], content's errors for bad blobs,
+// remote's errors, and ctx's.
 func Unpack(ctx context.Context, opts UnpackOptions) (*UnpackResult, error) {
-	return nil, errors.New("unpack: not there yet")
+	u := newUnpacker(opts)
+	defer u.close()
+	err := u.run(ctx)
+	u.res.Contacts = opts.Client.Contacts()
+	return u.res, err
+}
+
+// unpacker is one run of Unpack.
+type unpacker struct {
+	opts UnpackOptions
+	log  *slog.Logger
+	res  *UnpackResult
+
+	drives   []*drive
+	source   drives
+	releases []*selected // what is pushed, by tag
+	images   []*image    // in order of their tags
+	repos    map[string]*remote.Repository
+
+	mu   sync.Mutex
+	bad  map[digest.Digest]error // blobs and manifests that may not be pushed
+	errs []error                 // what was refused before anything was pushed
+}
+
+// drive is one opened bundle.
+type drive struct {
+	media string
+	b     *bundle.Bundle
+}
+
+// selected is a release that is to be pushed.
+type selected struct {
+	drive   *drive
+	record  store.Release
+	verdict bundle.SignatureVerdict
+}
+
+func newUnpacker(opts UnpackOptions) *unpacker {
+	if opts.Jobs <= 0 {
+		opts.Jobs = 4
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(bundle.Event) {}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &unpacker{
+		opts: opts, log: opts.Logger, res: &UnpackResult{},
+		repos: map[string]*remote.Repository{}, bad: map[digest.Digest]error{},
+	}
+}
+
+func (u *unpacker) close() {
+	for _, d := range u.drives {
+		d.b.Close()
+	}
+}
+
+func (u *unpacker) run(ctx context.Context) error {
+	if err := u.open(ctx); err != nil {
+		return err
+	}
+	if err := u.choose(ctx); err != nil {
+		return err
+	}
+	if len(u.releases) == 0 && len(u.images) == 0 {
+		return errors.Join(u.errs...)
+	}
+	if err := u.walk(ctx); err != nil {
+		return err
+	}
+	u.checkSizes()
+	if err := u.compare(ctx); err != nil {
+		return err
+	}
+	u.plan()
+	if u.opts.DryRun {
+		err := u.render()
+		u.res.Plan.Objects = u.res.Objects
+		return errors.Join(append(append(u.errs, u.refusals()...), err)...)
+	}
+	if u.opts.Planned != nil {
+		u.opts.Planned(u.res)
+	}
+	err := u.push(ctx)
+	if err == nil {
+		err = u.render()
+	}
+	if err == nil && u.opts.ObjectsDir != "" {
+		err = u.writeObjects()
+	}
+	return errors.Join(append(append(u.errs, u.refusals()...), err)...)
+}
+
+// open opens the drives and judges their seals. A drive that is not sealed is refused; the
+// others go on.
+func (u *unpacker) open(ctx context.Context) error {
+	for _, media := range u.opts.Media {
+		b, err := bundle.Open(ctx, media, bundle.OpenOptions{Cache: u.opts.Cache, Logger: u.log})
+		if err != nil {
+			return err
+		}
+		d := &drive{media: media, b: b}
+		u.drives = append(u.drives, d)
+		switch {
+		case b.Seal == nil && len(b.SealProblems) > 0:
+			p := b.SealProblems[0]
+			u.errs = append(u.errs, fmt.Errorf("%s: %s: %w: %w", media, p.Path, bundle.ErrDamaged, p.Err))
+			continue
+		case b.Seal == nil:
+			u.errs = append(u.errs, fmt.Errorf("%s: %w: packing has not finished", media, bundle.ErrUnsealed))
+			continue
+		case b.Interrupted:
+			u.errs = append(u.errs, fmt.Errorf("%s: %w: a later pack onto this drive has not finished; what was sealed before it is unpacked", media, bundle.ErrUnsealed))
+		}
+		if b.IndexProblem != nil {
+			u.warn("%s: the index on the drive cannot be used (%v); the layout is read instead", media, b.IndexProblem)
+		}
+		u.source = append(u.source, d)
+	}
+	return nil
+}
+
+func (u *unpacker) warn(format string, args ...any) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.res.Warnings = append(u.res.Warnings, fmt.Sprintf(format, args...))
+}
+
+// choose selects the releases and checks their signatures, before anything is pushed.
+func (u *unpacker) choose(ctx context.Context) error {
+	seen := map[string]digest.Digest{}
+	var lacking error
+	for _, d := range u.source {
+		tags, err := d.b.Contents.Select(u.opts.Releases)
+		if err != nil && len(u.source) == 1 {
+			return fmt.Errorf("%s: %w", d.media, err)
+		}
+		if err != nil {
+			lacking = fmt.Errorf("%s: %w", d.media, err)
+		}
+		for _, tag := range tags {
+			rel, _ := d.b.Contents.Release(tag)
+			if other, ok := seen[tag]; ok {
+				if other != rel.Descriptor.Digest {
+					return fmt.Errorf("%s: %w: %s is %s on one drive and %s on another", d.media, bundle.ErrConflict, tag, other, rel.Descriptor.Digest)
+				}
+				continue
+			}
+			seen[tag] = rel.Descriptor.Digest
+			if err := u.judge(ctx, d, rel); err != nil {
+				return err
+			}
+		}
+	}
+	if len(seen) == 0 && lacking != nil {
+		return lacking
+	}
+	u.selectImages()
+	return nil
+}
+
+// judge checks the signature of a release; one that is not trusted is refused as a whole.
+func (u *unpacker) judge(ctx context.Context, d *drive, rel store.Release) error {
+	verdict, err := verify.Signature(ctx, d.b, rel.Tag, u.opts.Signatures, u.opts.StoreClient, u.opts.Stores)
+	if err != nil {
+		return err
+	}
+	s := &selected{drive: d, record: rel, verdict: verdict}
+	if verdict.Status != bundle.SignatureVerified {
+		serr := &bundle.SignatureError{Tag: rel.Tag, Digest: rel.Descriptor.Digest.String(), Verdict: verdict}
+		if u.opts.Policy == bundle.PolicyRequire {
+			u.errs = append(u.errs, fmt.Errorf("%s: %w", d.media, serr))
+			return nil
+		}
+		u.warn("%v", serr)
+	}
+	u.releases = append(u.releases, s)
+	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle/layout"
@@ -65,6 +66,9 @@ type Bundle struct {
 	// Contents is what Index names, from the bbolt index where that is sound, else from the
 	// layout itself. Of a bundle without seal it is all that the bbolt index knows of.
 	Contents *Contents
+	// Pending are the blobs, by digest, of what a pack after Seal wanted and did not finish, as
+	// far as the newest index on the drive tells.
+	Pending map[digest.Digest]store.Record
 	// IndexProblem says why the bbolt index was not used; nil if it was.
 	IndexProblem error
 }
@@ -111,6 +115,9 @@ func (b *Bundle) read(ctx context.Context, opts OpenOptions) error {
 		return err
 	}
 	b.Contents, b.IndexProblem = b.contentsFromIndex(opts.Cache)
+	if b.Interrupted {
+		b.Pending = b.pendingRecords(opts.Cache)
+	}
 	switch {
 	case b.IndexProblem == nil:
 		return nil
@@ -178,7 +185,7 @@ func (b *Bundle) loadIndexJSON() error {
 	want := b.Seal.Files[fileIndexJSON]
 	for _, name := range []string{fileIndexJSON, layoutName(b.Seal.Generation)} {
 		raw, err := b.Layout.ReadFile(name, maxIndexJSON)
-		if err != nil || want.check(raw) != nil {
+		if err != nil || want.Check(raw) != nil {
 			continue
 		}
 		idx, err := layout.ParseIndex(raw)
@@ -218,6 +225,34 @@ func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
 	return nil, last
 }
 
+// pendingRecords reads what an interrupted pack noted in a newer generation of the index. It
+// explains files; nothing depends on it.
+func (b *Bundle) pendingRecords(cache string) map[digest.Digest]store.Record {
+	for _, g := range b.generations(indexPrefix, indexSuffix) {
+		if g <= b.Seal.Generation {
+			break
+		}
+		x, cleanup, err := b.openIndexCopy(g, cache)
+		if err != nil {
+			continue
+		}
+		c, err := contentsFromStore(x, nil)
+		cleanup()
+		if err == nil {
+			return c.Records
+		}
+	}
+	return nil
+}
+
+// IndexPath is where the bbolt index stands that counts, below the root.
+func (b *Bundle) IndexPath() string {
+	if list := b.indexGenerations(); len(list) > 0 {
+		return indexName(list[0])
+	}
+	return dirOwn
+}
+
 // indexGenerations are the generations of the index worth trying, best first.
 func (b *Bundle) indexGenerations() []uint64 {
 	if b.Seal != nil {
@@ -249,7 +284,7 @@ func copyIndex(l *layout.Layout, seal *Seal, g uint64, cache string) (string, er
 		return "", err
 	}
 	if seal != nil && seal.Generation == g {
-		if err := seal.Files[indexName(g)].check(raw); err != nil {
+		if err := seal.Files[indexName(g)].Check(raw); err != nil {
 			return "", err
 		}
 	}

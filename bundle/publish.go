@@ -319,7 +319,7 @@ func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
 	for _, name := range slices.Sorted(maps.Keys(seal.Files)) {
 		raw, err := p.layout.ReadFile(name, maxIndexDB)
 		if err == nil {
-			err = seal.Files[name].check(raw)
+			err = seal.Files[name].Check(raw)
 		}
 		if err != nil {
 			return fmt.Errorf("read back: %s: %w", name, err)

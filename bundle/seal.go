@@ -129,7 +129,7 @@ func (b *Bundle) findSeal() error {
 			}
 			continue
 		}
-		if raw, err := b.Layout.ReadFile(indexName(g), maxIndexDB); err != nil || s.Files[indexName(g)].check(raw) != nil {
+		if raw, err := b.Layout.ReadFile(indexName(g), maxIndexDB); err != nil || s.Files[indexName(g)].Check(raw) != nil {
 			if second == nil || !b.hasLayoutIndex(second) {
 				second = s
 			}
@@ -151,7 +151,7 @@ func (b *Bundle) findSeal() error {
 
 func (b *Bundle) hasLayoutIndex(s *Seal) bool {
 	for _, name := range []string{fileIndexJSON, layoutName(s.Generation)} {
-		if raw, err := b.Layout.ReadFile(name, maxIndexJSON); err == nil && s.Files[fileIndexJSON].check(raw) == nil {
+		if raw, err := b.Layout.ReadFile(name, maxIndexJSON); err == nil && s.Files[fileIndexJSON].Check(raw) == nil {
 			return true
 		}
 	}
@@ -230,8 +230,8 @@ func sealChecksum(raw []byte, own digest.Digest) digest.Digest {
 	return digest.FromBytes(zero)
 }
 
-// check compares raw with the file as it was sealed. Errors wrap content's.
-func (f SealedFile) check(raw []byte) error {
+// Check compares raw with the file as it was sealed. Errors wrap content's.
+func (f SealedFile) Check(raw []byte) error {
 	if f.Digest == "" {
 		return fmt.Errorf("%w: the seal does not name it", content.ErrInvalid)
 	}

@@ -1,13 +1,24 @@
 // Package verify proves a drive whole, or says exactly what is not.
+//
+// An audit looks at every file, goes on after every finding, and never writes to the drive.
+// It trusts nothing that the drive says of itself without checking: digests accept blobs, the
+// seal accepts the small files, and keys that do not come from the drive accept releases.
 package verify
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle"
+	"pannier/bundle/layout"
 	"pannier/bundle/remote"
+	"pannier/store"
 )
 
 // AuditOptions says what [Audit] looks at. Media must be set.
@@ -19,7 +30,7 @@ type AuditOptions struct {
 	Client     *remote.Client // asks Stores for signatures that the drive lacks; nil asks nobody
 	Stores     []string
 	Jobs       int    // parallel readers; 0 means one for each processor, at most 4
-	Cache      string // folder on the local disk for a copy of the index
+	Cache      string // folder on the local disk for a copy of the index; must be given
 	Progress   bundle.ProgressFunc
 	Logger     *slog.Logger
 }
@@ -28,5 +39,178 @@ type AuditOptions struct {
 // the drive; it returns an error only if it could not look: [bundle.ErrNotBundle],
 // [bundle.ErrVersion], [bundle.ErrNoRelease], or ctx's error.
 func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
-	return nil, errors.New("audit: not there yet")
+	if opts.Jobs <= 0 {
+		opts.Jobs = min(4, runtime.GOMAXPROCS(0))
+	}
+	if opts.Progress == nil {
+		opts.Progress = func(bundle.Event) {}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	b, err := bundle.Open(ctx, opts.Media, bundle.OpenOptions{Cache: opts.Cache, Logger: opts.Logger})
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	a := &audit{opts: opts, b: b, l: b.Layout, report: &Report{Releases: []Release{}, Findings: []Finding{}, Notes: []string{}}}
+	if err := a.expect(ctx); err != nil {
+		return nil, err
+	}
+	a.sealing()
+	if err := a.blobs(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.files(ctx); err != nil {
+		return nil, err
+	}
+	a.compareIndex()
+	if err := a.releases(ctx); err != nil {
+		return nil, err
+	}
+	a.conclude()
+	return a.report, nil
+}
+
+// audit is one run of Audit.
+type audit struct {
+	opts   AuditOptions
+	b      *bundle.Bundle
+	l      *layout.Layout
+	report *Report
+
+	walked   *bundle.Contents               // what the layout itself says; nil without layout index
+	expected map[digest.Digest]store.Record // blobs that must be there
+	pending  map[digest.Digest]store.Record // blobs of what is not sealed yet
+	selected map[string]bool                // tags that --release leaves in; nil means all
+}
+
+func (a *audit) find(f Finding) { a.report.Findings = append(a.report.Findings, f) }
+
+func (a *audit) note(format string, args ...any) {
+	a.report.Notes = append(a.report.Notes, fmt.Sprintf(format, args...))
+}
+
+// expect works out which blobs must be there: those that the layout index reaches, and those
+// that the bbolt index says, which knows what a damaged manifest hides.
+func (a *audit) expect(ctx context.Context) error {
+	a.expected = map[digest.Digest]store.Record{}
+	a.pending = map[digest.Digest]store.Record{}
+	if a.b.Index != nil {
+		var err error
+		if a.walked, err = bundle.ContentsFromLayout(ctx, a.l, a.b.Index); err != nil {
+			return err
+		}
+		for d, r := range a.walked.Records {
+			a.expected[d] = r
+		}
+	}
+	for d, r := range a.b.Contents.Records {
+		if old, ok := a.expected[d]; ok {
+			r.Images = union(old.Images, r.Images)
+		}
+		a.expected[d] = r
+	}
+	if a.b.Seal != nil {
+		for d, r := range a.b.Pending {
+			if _, ok := a.expected[d]; !ok {
+				a.pending[d] = r
+			}
+		}
+	}
+	return a.selection()
+}
+
+// selection narrows the audit to the releases that were asked for.
+func (a *audit) selection() error {
+	if len(a.opts.Releases) == 0 {
+		return nil
+	}
+	tags, err := a.b.Contents.Select(a.opts.Releases)
+	if err != nil {
+		return err
+	}
+	a.selected = map[string]bool{}
+	for _, img := range a.b.Contents.Images {
+		if slices.Contains(tags, img.Release) {
+			a.selected[img.Tag] = true
+		}
+	}
+	return nil
+}
+
+// concerns reports whether what the images named need is part of this audit.
+func (a *audit) concerns(images []string) bool {
+	if a.selected == nil {
+		return true
+	}
+	return slices.ContainsFunc(images, func(t string) bool { return a.selected[t] })
+}
+
+// sealing reports on the seal: whether there is one, and on those that are not valid.
+func (a *audit) sealing() {
+	for _, p := range a.b.SealProblems {
+		a.find(Finding{Kind: KindCorrupt, Path: p.Path, Detail: p.Err.Error()})
+	}
+	if a.b.Seal == nil {
+		a.find(Finding{Kind: KindUnsealed, Path: "pannier", Detail: "there is no valid seal: pack has not finished; the same pack command continues"})
+		return
+	}
+	if a.b.Interrupted {
+		a.find(Finding{Kind: KindUnsealed, Path: "pannier", Detail: "a later pack onto this sealed drive did not finish; what was sealed before is judged by its own seal, and the same pack command continues"})
+	}
+}
+
+// compareIndex compares the bbolt index with what the layout says: both must name the same
+// images, blobs and documents.
+func (a *audit) compareIndex() {
+	if a.b.IndexProblem != nil {
+		detail := "the index cannot be used: " + a.b.IndexProblem.Error()
+		if a.walked != nil {
+			detail += "; the layout was read instead"
+		}
+		a.find(Finding{Kind: KindIndex, Path: a.b.IndexPath(), Detail: detail})
+		return
+	}
+	if a.walked == nil || a.b.Seal == nil || len(a.walked.Broken()) > 0 {
+		return // what is missing in one of them is reported already
+	}
+	for _, d := range a.b.Contents.Differences(a.walked) {
+		a.find(Finding{Kind: KindIndex, Path: a.b.IndexPath(), Detail: d})
+	}
+}
+
+// conclude sums up: damaged wins over untrusted over incomplete.
+func (a *audit) conclude() {
+	slices.SortStableFunc(a.report.Findings, func(x, y Finding) int {
+		if c := strings.Compare(x.Path, y.Path); c != 0 {
+			return c
+		}
+		return strings.Compare(string(x.Kind), string(y.Kind))
+	})
+	rank := map[Status]int{StatusComplete: 0, StatusIncomplete: 1, StatusUntrusted: 2, StatusDamaged: 3}
+	status := StatusComplete
+	for _, f := range a.report.Findings {
+		s := StatusDamaged
+		switch f.Kind {
+		case KindPartial, KindUnsealed:
+			s = StatusIncomplete
+		case KindUntrusted:
+			s = StatusUntrusted
+		case KindMissing:
+			if a.b.Seal == nil {
+				s = StatusIncomplete
+			}
+		}
+		if rank[s] > rank[status] {
+			status = s
+		}
+	}
+	a.report.Status = status
+}
+
+func union(a, b []string) []string {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
 }

@@ -2,11 +2,13 @@ package verify
 
 import (
 	"context"
-	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"pannier/bundle"
+	"pannier/store"
 )
 
 // InspectOptions says what [Inspect] looks at. Media must be set.
@@ -62,11 +64,92 @@ type Inspection struct {
 	Blobs            Blobs              `json:"blobs"`
 	Sealed           bool               `json:"sealed"`
 	BundleID         string             `json:"bundleID,omitempty"`
+	SealedAt         time.Time          `json:"sealedAt,omitzero"`
+	Program          string             `json:"program,omitempty"` // that sealed it
 	Notes            []string           `json:"notes,omitempty"`
 }
 
 // Inspect says what is on a drive. Its errors are those of [Audit], and [bundle.ErrDamaged]
 // if neither the index nor the layout can be read.
 func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
-	return nil, errors.New("inspect: not there yet")
+	b, err := bundle.Open(ctx, opts.Media, bundle.OpenOptions{Cache: opts.Cache, Logger: opts.Logger})
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	out := &Inspection{Releases: []InspectedRelease{}, AdditionalImages: []AdditionalImage{}, Sealed: b.Seal != nil && !b.Interrupted}
+	if b.Seal != nil {
+		out.BundleID = b.Seal.Bundle.String()
+		out.SealedAt, out.Program = b.Seal.Sealed, b.Seal.Program
+	}
+	if b.IndexProblem != nil {
+		out.Notes = append(out.Notes, "the index cannot be used, this was read from the layout: "+b.IndexProblem.Error())
+	}
+	if b.Interrupted {
+		out.Notes = append(out.Notes, "a later pack onto this drive did not finish; this is what was sealed before")
+	}
+	for _, p := range b.SealProblems {
+		out.Notes = append(out.Notes, p.Path+": "+p.Err.Error())
+	}
+	for _, rel := range b.Contents.Releases {
+		r, err := inspectRelease(ctx, b, rel, opts.Signatures)
+		if err != nil {
+			return nil, err
+		}
+		out.Releases = append(out.Releases, r)
+	}
+	for _, img := range b.Contents.Images {
+		if img.Kind == store.KindAdditional {
+			out.AdditionalImages = append(out.AdditionalImages, AdditionalImage{Reference: img.Tag, Digest: img.Descriptor.Digest.String()})
+		}
+	}
+	return out, countBlobs(b, &out.Blobs)
+}
+
+func inspectRelease(ctx context.Context, b *bundle.Bundle, rel store.Release, v bundle.SignatureVerifier) (InspectedRelease, error) {
+	r := InspectedRelease{
+		Version: rel.Version, Arch: rel.Arch, Digest: rel.Descriptor.Digest.String(), Source: rel.Source,
+		Created: rel.Created, Images: []InspectedImage{}, Digests: Digests{Payload: rel.Descriptor.Digest.String()},
+		Sealed: b.Seal != nil,
+	}
+	tags := map[string]bool{}
+	for _, img := range b.Contents.Images {
+		if img.Release != rel.Tag {
+			continue
+		}
+		tags[img.Tag] = true
+		if img.Kind == store.KindComponent {
+			source, _, _ := strings.Cut(img.Reference, "@")
+			r.Images = append(r.Images, InspectedImage{Name: img.Name, Digest: img.Descriptor.Digest.String(), Source: source, Bytes: img.Bytes})
+		}
+	}
+	for _, rec := range b.Contents.Records {
+		if slices.ContainsFunc(rec.Images, func(t string) bool { return tags[t] }) {
+			r.Bytes += rec.Size
+		}
+	}
+	verdict, err := Signature(ctx, b, rel.Tag, v, nil, nil)
+	if err != nil {
+		return r, err
+	}
+	r.Signature, r.Key, r.Signatures = verdict.Status, verdict.Key, len(verdict.Accepted)
+	if len(verdict.Accepted) > 0 {
+		// The verdict accepts only messages that name exactly this digest.
+		r.Digests.Signature = rel.Descriptor.Digest.String()
+	}
+	return r, nil
+}
+
+func countBlobs(b *bundle.Bundle, n *Blobs) error {
+	files, err := b.Layout.Blobs()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		n.Count++
+		n.Bytes += f.Size
+	}
+	partials, err := b.Layout.Partials()
+	n.Partial = len(partials)
+	return err
 }

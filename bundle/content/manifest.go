@@ -60,6 +60,9 @@ func ParseManifest(mediaType string, raw []byte) (*Manifest, error) {
 	if len(raw) > MaxManifest {
 		return nil, fmt.Errorf("%w: a manifest of %d bytes", ErrInvalid, len(raw))
 	}
+	if bytes.Count(raw, []byte("{")) > 8*maxChildren {
+		return nil, fmt.Errorf("%w: a manifest with more than %d objects", ErrInvalid, 8*maxChildren) // each takes a hundred times its bytes in memory
+	}
 	var m Manifest
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	if err := dec.Decode(&m); err != nil {

@@ -1,0 +1,384 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+	"pannier/bundle/release"
+	"pannier/bundle/remote"
+	"pannier/store"
+)
+
+// drives are the opened drives as one source: a blob is taken from the first that has it.
+type drives []*drive
+
+// image is one image that is to be at the registry.
+type image struct {
+	record store.Image
+	repo   *remote.Repository
+	tag    string // to be written there; "" if it came by digest alone
+
+	nodes   []bundle.Node // manifests, parents first
+	blobs   []ocispec.Descriptor
+	err     error // why it cannot be pushed: a manifest that could not be read
+	present map[digest.Digest]bool
+}
+
+// Fetch opens a blob on the first drive that has a file of its size.
+func (s drives) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	var last error = fmt.Errorf("%s: %w", desc.Digest, fs.ErrNotExist)
+	for _, d := range s.holding(desc) {
+		rc, err := d.b.Layout.Fetch(ctx, desc, offset)
+		if err == nil {
+			return rc, nil
+		}
+		last = err
+	}
+	return nil, last
+}
+
+// holding lists the drives that have a file of the blob's size, or else all that have one.
+func (s drives) holding(desc ocispec.Descriptor) []*drive {
+	var right, other []*drive
+	for _, d := range s {
+		switch n, err := d.b.Layout.Stat(desc.Digest); {
+		case err != nil:
+		case n == desc.Size:
+			right = append(right, d)
+		default:
+			other = append(other, d)
+		}
+	}
+	if len(right) > 0 {
+		return right
+	}
+	return other
+}
+
+// readAll reads a manifest from the first drive whose copy hashes right.
+func (s drives) readAll(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	last := fmt.Errorf("%s: %w", desc.Digest, fs.ErrNotExist)
+	for _, d := range s.holding(desc) {
+		raw, err := content.ReadAll(ctx, d.b.Layout, desc, content.MaxManifest)
+		if err == nil {
+			return raw, nil
+		}
+		last = fmt.Errorf("%s: %w", d.media, err)
+	}
+	return nil, last
+}
+
+// verified is the drives as a Fetcher of manifests that have been checked, so that a walk
+// takes each from a drive whose copy is good.
+type verified struct{ drives }
+
+func (v verified) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	if desc.Size > content.MaxManifest {
+		return v.drives.Fetch(ctx, desc, offset)
+	}
+	raw, err := v.readAll(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	return io.NopCloser(strings.NewReader(string(raw[min(offset, int64(len(raw))):]))), nil
+}
+
+// selectImages lists the images of the chosen releases, and all additional ones.
+func (u *unpacker) selectImages() {
+	tags := map[string]bool{}
+	for _, s := range u.releases {
+		tags[s.record.Tag] = true
+	}
+	refused := map[string]bool{}
+	for _, d := range u.source {
+		for _, r := range d.b.Contents.Releases {
+			refused[r.Tag] = !tags[r.Tag]
+		}
+	}
+	seen := map[string]bool{}
+	for _, d := range u.source {
+		for _, img := range d.b.Contents.Images {
+			if seen[img.Tag] || img.Kind == store.KindDocuments {
+				continue
+			}
+			// A sigstore image may belong to several releases; those of releases that are
+			// left out are sorted out once it is known which manifests are pushed.
+			if img.Kind == store.KindRelease || img.Kind == store.KindComponent {
+				if refused[img.Release] || !tags[img.Release] {
+					continue
+				}
+			}
+			seen[img.Tag] = true
+			u.images = append(u.images, &image{record: img, present: map[digest.Digest]bool{}})
+		}
+	}
+}
+
+// walk reads the manifests of every selected image from the drives.
+func (u *unpacker) walk(ctx context.Context) error {
+	for _, img := range u.images {
+		if err := u.target(img); err != nil {
+			return err
+		}
+		err := bundle.Walk(ctx, verified{u.source}, img.record.Descriptor,
+			func(n bundle.Node) error { img.nodes = append(img.nodes, n); return nil },
+			func(d ocispec.Descriptor) error { img.blobs = append(img.blobs, d); return nil },
+			func(d ocispec.Descriptor, err error) error {
+				img.err = errors.Join(img.err, err)
+				u.spoil(d.Digest, err)
+				return nil
+			})
+		if err != nil {
+			return err
+		}
+	}
+	u.dropForeignSignatures()
+	return nil
+}
+
+// dropForeignSignatures leaves out the sigstore images of what is not pushed.
+func (u *unpacker) dropForeignSignatures() {
+	pushed := map[string]bool{}
+	for _, img := range u.images {
+		for _, n := range img.nodes {
+			pushed[release.SigstoreTag(n.Descriptor.Digest)] = true
+		}
+	}
+	u.images = slices.DeleteFunc(u.images, func(img *image) bool {
+		return img.record.Kind == store.KindSignature && !pushed[img.record.Tag]
+	})
+}
+
+// target finds out where an image goes: release images, components and their sigstore images
+// to the destination's one repository, additional ones to the path that they came from.
+func (u *unpacker) target(img *image) error {
+	name := u.opts.Destination.String()
+	img.tag = img.record.Tag
+	if img.record.Kind == store.KindAdditional {
+		ref, err := release.ParseImageReference(img.record.Tag)
+		if err != nil {
+			return err
+		}
+		img.tag = ref.Tag
+		name = additionalRepository(u.opts.Destination.Registry, u.opts.Prefix, ref)
+	}
+	repo, ok := u.repos[name]
+	if !ok {
+		var err error
+		if repo, err = u.opts.Client.Repository(name); err != nil {
+			return err
+		}
+		u.repos[name] = repo
+	}
+	img.repo = repo
+	return nil
+}
+
+// additionalRepository is where an additional image goes: the path that it has at its source,
+// below the prefix.
+func additionalRepository(registry, prefix string, ref release.Reference) string {
+	_, path, _ := strings.Cut(ref.Repository, "/")
+	if prefix = strings.Trim(prefix, "/"); prefix != "" {
+		path = prefix + "/" + path
+	}
+	return registry + "/" + path
+}
+
+// spoil notes that a blob or manifest may not be pushed.
+func (u *unpacker) spoil(d digest.Digest, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.bad[d] == nil {
+		u.bad[d] = err
+	}
+}
+
+// good reports whether nothing that an image needs is bad.
+func (u *unpacker) good(img *image) bool {
+	if img.err != nil {
+		return false
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, n := range img.nodes {
+		if u.bad[n.Descriptor.Digest] != nil {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(img.blobs, func(d ocispec.Descriptor) bool { return u.bad[d.Digest] != nil })
+}
+
+// checkSizes finds what is missing or cut, in seconds, before anything is read.
+func (u *unpacker) checkSizes() {
+	for _, img := range u.images {
+		for _, d := range img.blobs {
+			u.checkSize(d)
+		}
+	}
+}
+
+func (u *unpacker) checkSize(desc ocispec.Descriptor) {
+	var sizes []string
+	for _, d := range u.source {
+		n, err := d.b.Layout.Stat(desc.Digest)
+		if err == nil && n == desc.Size {
+			return
+		}
+		if err == nil {
+			err = fmt.Errorf("%w: %d bytes, and it must have %d", content.ErrSize, n, desc.Size)
+		} else if errors.Is(err, fs.ErrNotExist) {
+			err = errors.New("it is not there")
+		}
+		sizes = append(sizes, fmt.Sprintf("%s: %v", d.media, err))
+	}
+	u.spoil(desc.Digest, fmt.Errorf("blob %s: %w: %s", desc.Digest, bundle.ErrDamaged, strings.Join(sizes, "; ")))
+}
+
+// compare asks the registry what it has. A manifest that it has stands for its children,
+// unless every blob is to be asked for.
+func (u *unpacker) compare(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * u.opts.Jobs)
+	for _, img := range u.images {
+		for _, n := range img.nodes {
+			g.Go(func() error {
+				ok, err := img.repo.Exists(gctx, n.Descriptor)
+				if err != nil {
+					return err
+				}
+				u.mu.Lock()
+				img.present[n.Descriptor.Digest] = ok
+				u.mu.Unlock()
+				return nil
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	type question struct {
+		repo *remote.Repository
+		d    digest.Digest
+	}
+	answers := map[question]bool{}
+	var ask []*image
+	for _, img := range u.images {
+		if !u.opts.CheckAll && len(img.nodes) > 0 && !slices.ContainsFunc(img.nodes, func(n bundle.Node) bool { return !img.present[n.Descriptor.Digest] }) {
+			for _, d := range img.blobs {
+				answers[question{img.repo, d.Digest}] = true
+			}
+			continue
+		}
+		ask = append(ask, img)
+	}
+	g, gctx = errgroup.WithContext(ctx)
+	g.SetLimit(2 * u.opts.Jobs)
+	for _, img := range ask {
+		for _, d := range img.blobs {
+			q := question{img.repo, d.Digest}
+			u.mu.Lock()
+			_, asked := answers[q]
+			if !asked {
+				answers[q] = false
+			}
+			u.mu.Unlock()
+			if asked {
+				continue
+			}
+			g.Go(func() error {
+				ok, err := img.repo.Exists(gctx, d)
+				if err != nil {
+					return err
+				}
+				u.mu.Lock()
+				answers[q] = ok
+				u.mu.Unlock()
+				return nil
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, img := range u.images {
+		for _, d := range img.blobs {
+			img.present[d.Digest] = answers[question{img.repo, d.Digest}]
+		}
+	}
+	return nil
+}
+
+// plan sums up what is to be done.
+func (u *unpacker) plan() {
+	plan := bundle.Plan{Free: -1}
+	seen := map[digest.Digest]bool{}
+	for _, img := range u.images {
+		for _, n := range img.nodes {
+			if !seen[n.Descriptor.Digest] {
+				seen[n.Descriptor.Digest] = true
+				plan.Manifests++
+			}
+		}
+		if img.tag != "" {
+			plan.Tags = append(plan.Tags, img.tag)
+		}
+	}
+	for _, b := range u.wanted() {
+		there := len(b.lacking) == 0
+		for _, c := range []struct {
+			count *bundle.Count
+			n     int64
+		}{{&plan.Blobs, 1}, {&plan.Bytes, b.desc.Size}} {
+			c.count.Total += c.n
+			if there {
+				c.count.Present += c.n
+			} else {
+				c.count.Transfer += c.n
+			}
+		}
+	}
+	slices.Sort(plan.Tags)
+	plan.Hosts = []string{u.opts.Destination.Registry}
+	u.res.Plan = plan
+}
+
+// refusals are the errors of what could not be pushed, a list of them in the result.
+func (u *unpacker) refusals() []error {
+	var out []error
+	names := map[digest.Digest][]string{}
+	for _, img := range u.images {
+		ds := []digest.Digest{img.record.Descriptor.Digest}
+		for _, n := range img.nodes {
+			ds = append(ds, n.Descriptor.Digest)
+			for _, c := range n.Manifest.Children() {
+				ds = append(ds, c.Digest)
+			}
+		}
+		slices.Sort(ds)
+		for _, d := range slices.Compact(ds) {
+			names[d] = append(names[d], img.record.Tag)
+		}
+	}
+	bad := make([]digest.Digest, 0, len(u.bad))
+	for d := range u.bad {
+		bad = append(bad, d)
+	}
+	slices.Sort(bad)
+	u.res.Refused = nil
+	for _, d := range bad {
+		u.res.Refused = append(u.res.Refused, Refusal{Digest: d.String(), Images: names[d], Err: u.bad[d]})
+		out = append(out, fmt.Errorf("%s: not pushed: %w", strings.Join(names[d], ", "), u.bad[d]))
+	}
+	return out
+}

@@ -1,0 +1,316 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+	"pannier/bundle/remote"
+	"pannier/store"
+)
+
+// wantedBlob is a blob and the repositories that it must be in.
+type wantedBlob struct {
+	desc    ocispec.Descriptor
+	lacking []*remote.Repository // that do not have it
+	having  []*remote.Repository
+}
+
+// wanted lists the blobs of all images, each once, the largest first.
+func (u *unpacker) wanted() []*wantedBlob {
+	byDigest := map[digest.Digest]*wantedBlob{}
+	var out []*wantedBlob
+	for _, img := range u.images {
+		for _, d := range img.blobs {
+			b, ok := byDigest[d.Digest]
+			if !ok {
+				b = &wantedBlob{desc: d}
+				byDigest[d.Digest] = b
+				out = append(out, b)
+			}
+			list := &b.lacking
+			if img.present[d.Digest] {
+				list = &b.having
+			}
+			if !slices.Contains(*list, img.repo) {
+				*list = append(*list, img.repo)
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b *wantedBlob) int { return int(max(-1, min(1, b.desc.Size-a.desc.Size))) })
+	return out
+}
+
+// push brings everything to the registry, what is named before what names it: blobs,
+// manifests, lists, tags, and the tags of releases last.
+func (u *unpacker) push(ctx context.Context) error {
+	if err := u.pushBlobs(ctx); err != nil {
+		return err
+	}
+	if err := u.pushManifests(ctx, content.IsImage); err != nil {
+		return err
+	}
+	if err := u.pushManifests(ctx, content.IsIndex); err != nil {
+		return err
+	}
+	if err := u.pushTags(ctx, func(img *image) bool { return img.record.Kind != store.KindRelease }); err != nil {
+		return err
+	}
+	return u.pushTags(ctx, func(img *image) bool {
+		return img.record.Kind == store.KindRelease && u.complete(img.record.Release)
+	})
+}
+
+// pushBlobs reads every wanted blob once: pushed while it is hashed, or only hashed where the
+// registry has it.
+func (u *unpacker) pushBlobs(ctx context.Context) error {
+	p := &blobPush{u: u, ev: bundle.Event{Phase: bundle.PhasePush}}
+	todo := u.wanted()
+	for _, b := range todo {
+		p.ev.Total += b.desc.Size
+		p.ev.TotalBlobs++
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(u.opts.Jobs)
+	for _, b := range todo {
+		if u.isBad(b.desc.Digest) {
+			continue
+		}
+		g.Go(func() error { return p.one(gctx, b) })
+	}
+	return g.Wait()
+}
+
+type blobPush struct {
+	u  *unpacker
+	mu sync.Mutex
+	ev bundle.Event
+}
+
+func (p *blobPush) add(change func(*bundle.Event)) {
+	p.mu.Lock()
+	change(&p.ev)
+	e := p.ev
+	p.mu.Unlock()
+	p.u.opts.Progress(e)
+}
+
+// one brings one blob to every repository that lacks it. An error is the registry's, or the
+// context's; what is wrong with the blob is noted and no error here.
+func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
+	u := p.u
+	if len(b.lacking) == 0 && u.opts.MissingOnly {
+		u.count(&u.res.Skipped, b.desc.Size)
+		p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
+		return nil
+	}
+	if len(b.lacking) == 0 {
+		err := u.readGood(ctx, b.desc, func(d *drive) error {
+			_, err := d.b.Layout.Verify(ctx, b.desc, nil)
+			return err
+		})
+		if err == nil && !u.isBad(b.desc.Digest) {
+			u.count(&u.res.Present, b.desc.Size)
+			p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
+		}
+		return err
+	}
+	for i, repo := range b.lacking {
+		if i+len(b.having) > 0 {
+			from := append(slices.Clone(b.having), b.lacking[:i]...)[0]
+			if ok, err := repo.Mount(ctx, b.desc, from.Name()); err == nil && ok && i > 0 {
+				continue // it has been read and verified for the repository before
+			}
+		}
+		err := u.readGood(ctx, b.desc, func(d *drive) error {
+			return repo.PushBlob(ctx, b.desc, p.opener(d, b.desc))
+		})
+		if err != nil {
+			return fmt.Errorf("blob %s: %w", b.desc.Digest, err)
+		}
+		if u.isBad(b.desc.Digest) {
+			return nil
+		}
+	}
+	u.count(&u.res.Pushed, b.desc.Size)
+	p.add(func(e *bundle.Event) { e.Blobs++ })
+	return nil
+}
+
+// opener opens a blob on a drive anew for every attempt to upload it, through the verifying
+// reader: the last bytes are handed over only if all of them were right.
+func (p *blobPush) opener(d *drive, desc ocispec.Descriptor) func(context.Context, int64) (io.ReadCloser, error) {
+	return func(ctx context.Context, offset int64) (io.ReadCloser, error) {
+		rc, err := d.b.Layout.Fetch(ctx, desc, 0)
+		if err != nil {
+			return nil, &driveError{err}
+		}
+		r, err := content.NewReader(rc, desc)
+		if err != nil {
+			rc.Close()
+			return nil, &driveError{err}
+		}
+		m := &meter{r: r, c: rc, size: desc.Size, add: func(n int64) { p.add(func(e *bundle.Event) { e.Done += n }) }}
+		if offset > 0 {
+			// What the registry has of it already is hashed once more: the digest is of all.
+			if _, err := io.CopyN(io.Discard, m, offset); err != nil {
+				rc.Close()
+				return nil, err
+			}
+		}
+		return m, nil
+	}
+}
+
+// driveError is an error of the drive, so that it is not taken for one of the registry.
+type driveError struct{ err error }
+
+func (e *driveError) Error() string { return e.err.Error() }
+func (e *driveError) Unwrap() error { return e.err }
+
+// meter counts what is read, takes that back if it is closed before the end (the attempt is
+// made again), and marks errors as the drive's.
+type meter struct {
+	r       io.Reader
+	c       io.Closer
+	add     func(int64)
+	n, size int64
+}
+
+func (m *meter) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n += int64(n)
+	m.add(int64(n))
+	if err != nil && err != io.EOF {
+		err = &driveError{err}
+	}
+	return n, err
+}
+
+func (m *meter) Close() error {
+	if m.n < m.size {
+		m.add(-m.n)
+		m.n = m.size
+	}
+	return m.c.Close()
+}
+
+// readGood calls read with each drive that has the blob until one copy is right. If none is,
+// the blob is noted as bad. It returns errors that are not the drive's.
+func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read func(*drive) error) error {
+	var last error = fmt.Errorf("%s: %w", desc.Digest, fs.ErrNotExist)
+	for _, d := range u.source.holding(desc) {
+		err := read(d)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var de *driveError
+		if !errors.As(err, &de) && errors.As(err, new(*remote.Error)) {
+			return err
+		}
+		last = fmt.Errorf("blob %s on %s: %w", desc.Digest, d.media, err)
+	}
+	u.spoil(desc.Digest, errors.Join(bundle.ErrDamaged, last))
+	return nil
+}
+
+func (u *unpacker) isBad(d digest.Digest) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bad[d] != nil
+}
+
+func (u *unpacker) count(t *bundle.Totals, size int64) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	t.Blobs++
+	t.Bytes += size
+}
+
+// pushManifests pushes, by digest, the manifests of one kind of every image of which nothing
+// is bad.
+func (u *unpacker) pushManifests(ctx context.Context, kind func(string) bool) error {
+	type key struct {
+		repo *remote.Repository
+		d    digest.Digest
+	}
+	seen := map[key]bool{}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(u.opts.Jobs)
+	for _, img := range u.images {
+		if !u.good(img) {
+			continue
+		}
+		nodes := slices.Clone(img.nodes)
+		slices.Reverse(nodes) // lists within lists: inner ones first
+		for _, n := range nodes {
+			k := key{img.repo, n.Descriptor.Digest}
+			if !kind(n.Descriptor.MediaType) || img.present[n.Descriptor.Digest] || seen[k] {
+				continue
+			}
+			seen[k] = true
+			push := func() error {
+				if err := img.repo.PushManifest(gctx, n.Descriptor, n.Raw, n.Descriptor.Digest.String()); err != nil {
+					return fmt.Errorf("image %s: %w", img.record.Tag, err)
+				}
+				return nil
+			}
+			if n.Depth > 0 && content.IsIndex(n.Descriptor.MediaType) {
+				if err := push(); err != nil {
+					return errors.Join(err, g.Wait())
+				}
+				continue
+			}
+			g.Go(push)
+		}
+	}
+	return g.Wait()
+}
+
+// pushTags names the images at the registry. A tag that points right already is left alone,
+// as registries with immutable tags demand.
+func (u *unpacker) pushTags(ctx context.Context, which func(*image) bool) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(u.opts.Jobs)
+	for _, img := range u.images {
+		if img.tag == "" || !which(img) || !u.good(img) {
+			continue
+		}
+		g.Go(func() error {
+			root := img.nodes[0]
+			if img.present[root.Descriptor.Digest] {
+				if have, err := img.repo.Resolve(gctx, img.tag); err == nil && have.Digest == root.Descriptor.Digest {
+					return nil
+				}
+			}
+			if err := img.repo.PushManifest(gctx, root.Descriptor, root.Raw, img.tag); err != nil {
+				return fmt.Errorf("tag %s: %w", img.tag, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// complete reports whether nothing of a release is bad.
+func (u *unpacker) complete(releaseTag string) bool {
+	for _, img := range u.images {
+		if img.record.Release == releaseTag && !u.good(img) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,156 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+	"pannier/bundle/layout"
+	"pannier/store"
+)
+
+// blobs hashes every file in blobs/sha256 and compares what is there with what must be.
+func (a *audit) blobs(ctx context.Context) error {
+	files, err := a.l.Blobs()
+	if err != nil {
+		a.find(Finding{Kind: KindCorrupt, Path: "blobs/sha256", Detail: err.Error()})
+	}
+	ev := bundle.Event{Phase: bundle.PhaseAudit}
+	there := map[digest.Digest]bool{}
+	var todo []layout.BlobFile
+	for _, f := range files {
+		a.report.Blobs.Count++
+		a.report.Blobs.Bytes += f.Size
+		if f.Digest == "" || !f.Regular {
+			a.find(Finding{Kind: KindExtra, Path: "blobs/sha256/" + f.Name, Detail: "this is no blob of the bundle"})
+			continue
+		}
+		there[f.Digest] = true
+		if a.selected != nil && !a.concerns(a.images(f.Digest)) {
+			continue
+		}
+		todo = append(todo, f)
+		ev.Total += f.Size
+		ev.TotalBlobs++
+	}
+	slices.SortStableFunc(todo, func(x, y layout.BlobFile) int { return int(max(-1, min(1, y.Size-x.Size))) })
+
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(a.opts.Jobs)
+	for _, f := range todo {
+		g.Go(func() error {
+			finding := a.blob(gctx, f, func(n int64) {
+				mu.Lock()
+				ev.Done += n
+				e := ev
+				mu.Unlock()
+				a.opts.Progress(e)
+			})
+			if gctx.Err() != nil {
+				return gctx.Err()
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ev.Blobs++
+			if finding != nil {
+				a.find(*finding)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	a.absent(there)
+	return a.partials()
+}
+
+// blob hashes one file in blobs/sha256.
+func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64)) *Finding {
+	path := layout.BlobPath(f.Digest)
+	want, expected := a.expected[f.Digest]
+	pending, isPending := a.pending[f.Digest]
+	finding := &Finding{Digest: f.Digest.String(), Path: path, Images: a.images(f.Digest)}
+	if expected && f.Size != want.Size {
+		finding.Kind = KindTruncated
+		finding.Detail = fmt.Sprintf("%d bytes, and it must have %d", f.Size, want.Size)
+		return finding
+	}
+	_, err := a.l.Verify(ctx, ocispec.Descriptor{Digest: f.Digest, Size: f.Size}, progress)
+	switch {
+	case err != nil && errors.Is(err, content.ErrDigest):
+		finding.Kind, finding.Detail = KindCorrupt, "its bytes are not what its digest says"
+	case err != nil:
+		finding.Kind, finding.Detail = KindCorrupt, "it cannot be read: "+err.Error()
+	case expected:
+		return nil
+	case isPending || a.unfinished():
+		finding.Kind = KindPartial
+		finding.Detail = "it is whole, but belongs to something that is not sealed yet"
+		finding.Images = pending.Images
+	default:
+		finding.Kind, finding.Detail = KindExtra, "no image on the drive needs it"
+	}
+	return finding
+}
+
+// unfinished reports whether blobs that nothing names may stand here: those of a pack that
+// has not come to its seal.
+func (a *audit) unfinished() bool { return a.b.Seal == nil || a.b.Interrupted }
+
+// images names the images that need a blob.
+func (a *audit) images(d digest.Digest) []string {
+	if r, ok := a.expected[d]; ok {
+		return r.Images
+	}
+	return a.pending[d].Images
+}
+
+// absent reports the blobs that must be there and are not.
+func (a *audit) absent(there map[digest.Digest]bool) {
+	for d, r := range a.expected {
+		if there[d] || !a.concerns(r.Images) {
+			continue
+		}
+		f := Finding{Kind: KindMissing, Digest: d.String(), Path: layout.BlobPath(d), Images: r.Images, Detail: "it is not there"}
+		if a.b.Seal == nil && r.State != store.StateComplete {
+			f.Detail = "it has not been fetched yet"
+		}
+		a.find(f)
+	}
+}
+
+// partials reports downloads in progress.
+func (a *audit) partials() error {
+	files, err := a.l.Partials()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		a.find(Finding{Kind: KindCorrupt, Path: "pannier/partial", Detail: err.Error()})
+	}
+	for _, f := range files {
+		path := "pannier/partial/" + f.Name
+		if f.Digest == "" || !f.Regular {
+			a.find(Finding{Kind: KindExtra, Path: path, Detail: "this is no download of the bundle"})
+			continue
+		}
+		a.report.Blobs.Partial++
+		size := "an unknown number of"
+		if r, ok := a.expected[f.Digest]; ok {
+			size = fmt.Sprint(r.Size)
+		} else if r, ok := a.pending[f.Digest]; ok {
+			size = fmt.Sprint(r.Size)
+		}
+		a.find(Finding{Kind: KindPartial, Digest: f.Digest.String(), Path: path, Images: a.images(f.Digest),
+			Detail: fmt.Sprintf("a download in progress: %d of %s bytes; the same pack command continues it", f.Size, size)})
+	}
+	return nil
+}

@@ -1,0 +1,222 @@
+package verify
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+)
+
+const (
+	sumsName = "SHA256SUMS"
+	maxSums  = 256 << 20 // bytes of SHA256SUMS that are read
+	maxDepth = 8         // folders within folders that are looked into
+)
+
+// files checks the files that are no blobs against SHA256SUMS, which the seal vouches for,
+// and reports those that do not belong.
+func (a *audit) files(ctx context.Context) error {
+	sums := a.sums()
+	found := map[string]bool{}
+	if err := a.list(ctx, ".", 0, func(name string, mode fs.FileMode) { a.file(ctx, name, mode, sums, found) }); err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(sums)) {
+		if !found[name] && !strings.HasPrefix(name, "blobs/") {
+			a.find(Finding{Kind: KindMissing, Path: name, Detail: "the seal covers it and it is not there"})
+		}
+	}
+	return ctx.Err()
+}
+
+// sums reads SHA256SUMS. It returns nil if there is no seal to vouch for it, or if it is not
+// what the seal says.
+func (a *audit) sums() map[string]digest.Digest {
+	if a.b.Seal == nil {
+		return nil
+	}
+	for name, f := range a.b.Seal.Files {
+		if name == a.b.IndexPath() && a.b.IndexProblem != nil {
+			continue // reported as what it is, a bad index
+		}
+		raw, err := a.l.ReadFile(name, maxSums)
+		if err == nil {
+			err = f.Check(raw)
+		}
+		switch {
+		case err == nil:
+		case a.b.Interrupted && name != a.b.IndexPath():
+			a.find(Finding{Kind: KindPartial, Path: name, Detail: "a pack that has not finished has begun to replace it"})
+		case errors.Is(err, fs.ErrNotExist):
+			a.find(Finding{Kind: KindMissing, Path: name, Detail: "the seal names it and it is not there"})
+		default:
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: err.Error()})
+		}
+	}
+	raw, err := a.l.ReadFile(sumsName, maxSums)
+	if err != nil || a.b.Seal.Files[sumsName].Check(raw) != nil {
+		return nil
+	}
+	sums, err := parseSums(raw)
+	if err != nil {
+		a.find(Finding{Kind: KindCorrupt, Path: sumsName, Detail: err.Error()})
+		return nil
+	}
+	return sums
+}
+
+// parseSums reads lines as sha256sum writes them.
+func parseSums(raw []byte) (map[string]digest.Digest, error) {
+	sums := map[string]digest.Digest{}
+	sc := bufio.NewScanner(bytes.NewReader(raw))
+	for sc.Scan() {
+		hexes, name, ok := strings.Cut(sc.Text(), "  ")
+		d := digest.NewDigestFromEncoded(digest.SHA256, hexes)
+		if !ok || content.CheckDigest(d) != nil || name == "" {
+			return nil, fmt.Errorf("line %d is no sum and name", len(sums)+1)
+		}
+		sums[name] = d
+	}
+	return sums, sc.Err()
+}
+
+// list calls fn for every file on the drive but the blobs and partial downloads, which have
+// been looked at. Folders that operating systems make are noted and left alone.
+func (a *audit) list(ctx context.Context, dir string, depth int, fn func(string, fs.FileMode)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	entries, err := a.l.List(dir)
+	if err != nil {
+		a.find(Finding{Kind: KindCorrupt, Path: dir, Detail: err.Error()})
+		return nil
+	}
+	for _, e := range entries {
+		name := path.Join(dir, e.Name)
+		switch {
+		case e.Err != nil:
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: e.Err.Error()})
+		case bundle.SystemFile(e.Name):
+			a.note("%s was left there by an operating system", name)
+		case name == "blobs/sha256" || name == "pannier/partial":
+		case e.Mode.IsDir() && !ours(name):
+			a.foreign(name + "/")
+		case e.Mode.IsDir() && depth < maxDepth:
+			if err := a.list(ctx, name, depth+1, fn); err != nil {
+				return err
+			}
+		default:
+			fn(name, e.Mode)
+		}
+	}
+	return nil
+}
+
+// ours reports whether a folder is one of the format's.
+func ours(dir string) bool {
+	switch dir {
+	case "blobs", "pannier", "pannier/objects", "pannier/parity", "pannier/bin":
+		return true
+	}
+	return strings.HasPrefix(dir, "pannier/parity/") || strings.HasPrefix(dir, "pannier/bin/")
+}
+
+// foreign reports a file or folder that the format does not know: a finding where only ours
+// may stand, a note elsewhere.
+func (a *audit) foreign(name string) {
+	if strings.HasPrefix(name, "blobs/") || strings.HasPrefix(name, "pannier/") {
+		a.find(Finding{Kind: KindExtra, Path: strings.TrimSuffix(name, "/"), Detail: "it does not belong to the bundle"})
+		return
+	}
+	a.note("%s does not belong to the bundle", name)
+}
+
+// file judges one file that is no blob.
+func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums map[string]digest.Digest, found map[string]bool) {
+	if want, ok := sums[name]; ok {
+		found[name] = true
+		if a.reported(name) {
+			return
+		}
+		got, err := a.hash(ctx, name)
+		switch {
+		case err != nil:
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: err.Error()})
+		case got == want:
+		case a.b.Interrupted:
+			a.find(Finding{Kind: KindPartial, Path: name, Detail: "a pack that has not finished has begun to replace it"})
+		default:
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: fmt.Sprintf("its bytes are not those that were sealed (%s)", want)})
+		}
+		return
+	}
+	if !mode.IsRegular() {
+		a.find(Finding{Kind: KindExtra, Path: name, Detail: "it is a link or a special file"})
+		return
+	}
+	switch name {
+	case ocispec.ImageLayoutFile, ocispec.ImageIndexFile, "START-HERE.txt", sumsName, "pannier/lock", "pannier/custody.jsonl":
+		return
+	}
+	if kind, g, ok := bundle.Generation(name); ok {
+		a.generation(name, kind, g)
+		return
+	}
+	if strings.HasPrefix(name, "pannier/objects/") && (sums == nil || a.unfinished()) {
+		return
+	}
+	a.foreign(name)
+}
+
+// generation judges a file of a generation: the seal's own, one that an interrupted pack has
+// written after it, or one that should have been removed.
+func (a *audit) generation(name, kind string, g uint64) {
+	if a.b.Seal == nil || g == a.b.Seal.Generation || a.reported(name) {
+		return
+	}
+	if g > a.b.Seal.Generation {
+		return // reported once, as an interrupted pack
+	}
+	a.find(Finding{Kind: KindPartial, Path: name, Detail: kind + " of an earlier generation, left behind when a pack was interrupted; the same pack command removes it"})
+}
+
+func (a *audit) reported(name string) bool {
+	return slices.ContainsFunc(a.report.Findings, func(f Finding) bool { return f.Path == name })
+}
+
+// hash is the digest of a file that is no blob.
+func (a *audit) hash(ctx context.Context, name string) (digest.Digest, error) {
+	f, err := a.l.OpenFile(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := digest.SHA256.Digester()
+	buf := make([]byte, 1<<20)
+	for {
+		if err := ctx.Err(); err != nil {
+			return "", err
+		}
+		n, err := f.Read(buf)
+		h.Hash().Write(buf[:n])
+		if err == io.EOF {
+			return h.Digest(), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+}

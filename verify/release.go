@@ -1,0 +1,89 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"pannier/bundle"
+	"pannier/bundle/remote"
+)
+
+// releases judges the signature of every release, and lists them.
+func (a *audit) releases(ctx context.Context) error {
+	tags, err := a.b.Contents.Select(a.opts.Releases)
+	if err != nil {
+		return err
+	}
+	for _, tag := range tags {
+		rel, _ := a.b.Contents.Release(tag)
+		verdict, err := Signature(ctx, a.b, tag, a.opts.Signatures, a.opts.Client, a.opts.Stores)
+		if err != nil {
+			return err
+		}
+		a.report.Releases = append(a.report.Releases, Release{
+			Version: rel.Version, Arch: rel.Arch, Digest: rel.Descriptor.Digest.String(),
+			Images: a.b.Contents.Components(tag), Signature: verdict.Status,
+		})
+		for _, n := range verdict.Notes {
+			a.note("release %s: %s", tag, n)
+		}
+		if verdict.Status == bundle.SignatureVerified {
+			continue
+		}
+		detail := describe(verdict)
+		if a.opts.Policy == bundle.PolicyWarn {
+			a.note("release %s: %s", tag, detail)
+			continue
+		}
+		a.find(Finding{Kind: KindUntrusted, Digest: rel.Descriptor.Digest.String(), Path: "blobs/sha256/" + rel.Descriptor.Digest.Encoded(),
+			Images: []string{tag}, Detail: detail})
+	}
+	return nil
+}
+
+// Signature judges the signature of a release on a drive, afresh: what the drive recorded
+// when it was packed proves nothing. Where the drive carries none, the stores are asked, if
+// a client is given. It returns an error only if ctx ended; what could not be read on the
+// drive is a problem in the verdict.
+func Signature(ctx context.Context, b *bundle.Bundle, tag string, v bundle.SignatureVerifier, client *remote.Client, stores []string) (bundle.SignatureVerdict, error) {
+	signed, err := b.Contents.Signed(ctx, b.Layout, tag)
+	if ctx.Err() != nil {
+		return bundle.SignatureVerdict{}, ctx.Err()
+	}
+	broken := err
+	if len(signed.Messages) == 0 && client != nil {
+		for _, st := range stores {
+			if answer, err := client.Signatures(ctx, st, signed.Digest); err == nil {
+				signed.Messages = append(signed.Messages, answer.Messages...)
+			}
+		}
+	}
+	verdict := bundle.SignatureVerdict{Status: bundle.SignatureMissing, Accepted: signed.Messages}
+	if len(signed.Messages) > 0 {
+		verdict.Status = bundle.SignatureUnverified
+	}
+	if v != nil {
+		if verdict, err = v.VerifyRelease(ctx, signed); err != nil {
+			return verdict, err
+		}
+	}
+	if broken != nil {
+		verdict.Problems = append(verdict.Problems, broken.Error())
+		if verdict.Status == bundle.SignatureVerified {
+			verdict.Notes = append(verdict.Notes, "not everything that signs it could be read: "+broken.Error())
+		}
+	}
+	return verdict, nil
+}
+
+func describe(v bundle.SignatureVerdict) string {
+	what := map[string]string{
+		bundle.SignatureMissing:    "it carries no signature",
+		bundle.SignatureUnverified: "no trusted key vouches for it",
+	}[v.Status]
+	if len(v.Problems) > 0 {
+		what += ": " + strings.Join(v.Problems, "; ")
+	}
+	return fmt.Sprintf("the release is not trusted: %s", what)
+}
