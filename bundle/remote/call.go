@@ -28,6 +28,7 @@ type call struct {
 	limit   int64    // bytes of the body that are read, more is an error
 	unread  bool     // the body is not read at all
 	push    bool     // something is to be written
+	patient bool     // the answer may take as long as GiveUpAfter: a registry hashes first
 	scopes  []string // beside the repository's own
 }
 
@@ -70,7 +71,8 @@ func (r *Repository) named(err error, q *call) error {
 	if e.Host == "" {
 		e.Host = r.host.name
 	}
-	if errors.Is(e, ErrAuth) && e.Host == r.host.name {
+	var own *credentialError
+	if errors.Is(e, ErrAuth) && e.Status != http.StatusProxyAuthRequired && !errors.As(e, &own) {
 		e.Message = strings.TrimPrefix(e.Message+"; "+r.session.advice(), "; ")
 	}
 	return e
@@ -205,6 +207,9 @@ func (r *Repository) send(ctx context.Context, q *call, body *uploadBody, p *pat
 		return nil, &Error{Err: err}
 	}
 	w := newWatch(ctx, r.c.opts.StallAfter)
+	if q.patient {
+		w.after = max(w.after, r.c.opts.GiveUpAfter)
+	}
 	target, err := r.target(w.ctx, q)
 	if err != nil {
 		w.end()

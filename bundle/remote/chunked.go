@@ -56,7 +56,7 @@ func (u *upload) chunked(ctx context.Context, location *url.URL, least int64) er
 	q := u.call()
 	q.method, q.upload, q.push = http.MethodPut, withDigest(s.location, u.desc.Digest), true
 	q.ok = []int{http.StatusCreated, http.StatusNoContent, http.StatusOK}
-	u.whole = true
+	q.patient, u.whole = true, true
 	x, e := u.r.send(ctx, q, nil, u.p)
 	if e != nil {
 		if lostUpload(e) {
@@ -86,7 +86,7 @@ func (s *chunks) send(ctx context.Context, buf []byte) error {
 		piece := rest[:min(int64(len(rest)), max(u.chunks, 1))]
 		e := s.patch(ctx, piece)
 		if e == nil {
-			u.p.progress()
+			u.reached(s.at)
 			if u.r.host.bodyLimit() > 0 {
 				u.r.host.setBodyLimit(u.chunks)
 			}
@@ -159,7 +159,7 @@ func (s *chunks) ask(ctx context.Context, first, end int64) error {
 	a, err := s.u.r.do(ctx, q)
 	if err != nil {
 		var e *Error
-		if errors.As(err, &e) && lostUpload(e) {
+		if errors.As(err, &e) && e.Status >= 400 && e.Status < 500 && !errors.Is(e, ErrAuth) {
 			e.transient, e.maxTries = true, 5
 		}
 		return err
@@ -175,9 +175,7 @@ func (s *chunks) ask(ctx context.Context, first, end int64) error {
 	if next, e := s.u.r.location(a.header, a.url); e == nil {
 		s.location = next
 	}
-	if have > s.at {
-		s.u.p.progress()
-	}
+	s.u.reached(have)
 	s.at = have
 	return nil
 }

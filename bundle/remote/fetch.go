@@ -29,7 +29,7 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset 
 	q := &call{op: "fetch blob", ref: desc.Digest.String(), method: http.MethodGet, path: "blobs/" + desc.Digest.String()}
 	if content.IsManifest(desc.MediaType) {
 		q.op, q.path = "fetch manifest", "manifests/"+desc.Digest.String()
-		q.header = http.Header{"Accept": content.ManifestTypes}
+		q.header = manifestAccept()
 	}
 	f := &reader{r: r, q: q, size: desc.Size, pos: offset, p: r.c.newPatience()}
 	f.ctx, f.cancel = context.WithCancel(ctx)
@@ -38,7 +38,7 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset 
 	}
 	if err := f.reopen(); err != nil {
 		f.cancel()
-		return nil, err
+		return nil, r.named(err, q)
 	}
 	return f, nil
 }
@@ -168,7 +168,7 @@ func (f *reader) reopen() error {
 			return nil
 		}
 		if err := f.p.pause(f.ctx, e); err != nil {
-			return f.r.named(err, f.q)
+			return err
 		}
 	}
 }

@@ -167,7 +167,8 @@ func (c *Client) probe(ctx context.Context, h *host) (string, error) {
 	if tlsErr == nil {
 		return "https", nil
 	}
-	if isCertificate(tlsErr) || ctx.Err() != nil {
+	var slow net.Error
+	if isCertificate(tlsErr) || ctx.Err() != nil || errors.As(tlsErr, &slow) && slow.Timeout() {
 		return "", tlsErr
 	}
 	status, err := c.ping(ctx, h, "http://"+h.name+"/v2/")

@@ -90,7 +90,7 @@ func (u *upload) attempt(ctx context.Context) error {
 func (u *upload) single(ctx context.Context, location *url.URL) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	body := &uploadBody{ctx: ctx, desc: u.desc, open: u.open}
+	body := &uploadBody{ctx: ctx, desc: u.desc, open: u.open, commit: u.r.c.opts.GiveUpAfter}
 	q := u.call()
 	q.method, q.upload, q.push = http.MethodPut, withDigest(location, u.desc.Digest), true
 	q.ok, q.limit = []int{http.StatusCreated, http.StatusNoContent, http.StatusOK}, errorLimit
@@ -100,8 +100,7 @@ func (u *upload) single(ctx context.Context, location *url.URL) error {
 		x.close()
 	}
 	// An answer may have come before all was read: the source is ours again only now.
-	cancel()
-	if err := body.finish(); err != nil && (e != nil || body.sent() < u.desc.Size) {
+	if err := body.finish(cancel); err != nil && (e != nil || body.sent() < u.desc.Size) {
 		u.r.abandon(ctx, location)
 		return &sourceError{err}
 	}
@@ -111,16 +110,23 @@ func (u *upload) single(ctx context.Context, location *url.URL) error {
 	return u.judge(e, body.sent())
 }
 
+// reached says how far an upload came. Only what was never reached before is progress: an
+// upload that breaks at the same place every time is given up.
+func (u *upload) reached(n int64) {
+	if n > u.most {
+		u.most = n
+		u.p.progress()
+	}
+}
+
 // judge decides how to go on after an upload in one piece failed.
 func (u *upload) judge(e *Error, sent int64) *Error {
 	u.whole = sent == u.desc.Size && u.desc.Size > 0
-	if sent > u.most {
-		u.most = sent
-		u.p.progress()
-	}
+	u.reached(sent)
 	switch {
 	case e.Status == http.StatusRequestEntityTooLarge && !u.noChunks:
 		u.chunks = min(maxChunk, max(minChunk, u.desc.Size/2))
+		u.r.host.setBodyLimit(u.chunks)
 		e.transient = true
 		u.p.progress()
 	case (e.Status == http.StatusLengthRequired || e.Status == http.StatusMethodNotAllowed) && !u.noChunks:
@@ -273,7 +279,7 @@ func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, 
 	case digest.FromBytes(raw) != desc.Digest || want != "" && want != desc.Digest:
 		return fmt.Errorf("push manifest %s as %s: %w: the bytes hash to %s", desc.Digest, ref, content.ErrDigest, digest.FromBytes(raw))
 	}
-	q := &call{op: "push manifest", ref: ref, method: http.MethodPut, path: "manifests/" + ref, push: true, body: bytes.Clone(raw),
+	q := &call{op: "push manifest", ref: ref, method: http.MethodPut, path: "manifests/" + ref, push: true, patient: true, body: bytes.Clone(raw),
 		header: http.Header{"Content-Type": []string{desc.MediaType}},
 		ok:     []int{http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent}, limit: errorLimit}
 	a, err := r.do(ctx, q)

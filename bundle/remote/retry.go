@@ -98,7 +98,7 @@ func (p *patience) pause(ctx context.Context, e *Error) error {
 	if f := p.c.opts.OnWait; f != nil {
 		f(e.Host, e.why(), d)
 	}
-	p.c.log.Info("waiting", "host", e.Host, "why", e.why(), "for", d.Round(time.Millisecond).String())
+	p.c.log.Debug("waiting", "host", e.Host, "why", e.why(), "for", d.Round(time.Millisecond).String())
 	return sleep(ctx, d)
 }
 
@@ -176,7 +176,7 @@ func (c *Client) classify(err, cause error, h *host) *Error {
 	case errors.As(err, &token):
 		c.classifyToken(e, token)
 	case errors.As(err, &credErr):
-		e.kinds, e.Err = []error{ErrAuth}, scrub(credErr.err)
+		e.kinds, e.Err = []error{ErrAuth}, &scrubbed{text: clean(scrubText(credErr.err.Error())), err: credErr}
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		e.kinds, e.Err, e.Message = []error{ErrAuth}, nil, "it wants a user and a password"
 	case errors.As(err, &confined):

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -30,10 +31,13 @@ type uploadBody struct {
 	desc ocispec.Descriptor
 	open opener
 
+	commit time.Duration // how long the answer may take once all is sent
+
 	mu      sync.Mutex
 	watch   *watch
 	readers []*uploadReader
 	err     error // of the source, the first
+	done    bool  // what the source says from now on does not matter
 	most    int64 // bytes that any one reader has handed out
 }
 
@@ -89,22 +93,23 @@ func (b *uploadBody) next() (io.ReadCloser, error) {
 func (b *uploadBody) fail(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.err == nil {
+	if b.err == nil && !b.done {
 		b.err = err
 	}
 }
 
-// finish waits until nobody reads any more, and returns the source's error.
-func (b *uploadBody) finish() error {
+// finish returns the source's error, if it had one by itself, and then ends it by cancel and
+// waits until nobody reads any more.
+func (b *uploadBody) finish(cancel func()) error {
 	b.mu.Lock()
-	readers := b.readers
+	b.done = true
+	readers, err := b.readers, b.err
 	b.mu.Unlock()
+	cancel()
 	for _, r := range readers {
 		r.Close()
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.err
+	return err
 }
 
 // sent is how many bytes were handed to the network at most.
@@ -137,7 +142,13 @@ func (r *uploadReader) Read(p []byte) (int, error) {
 	r.b.mu.Unlock()
 	if w != nil {
 		w.disarm() // while the source is read the network is not to blame
-		defer w.arm()
+		defer func() {
+			if r.left > 0 {
+				w.arm()
+			} else {
+				w.armFor(max(w.after, r.b.commit)) // a registry may hash all of it now
+			}
+		}()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
