@@ -28,7 +28,7 @@ func sortedDigests[V any](m map[digest.Digest]V) []digest.Digest {
 // What the cluster asks for is written in those policies, and in nothing else: a payload
 // that has none for its own repository is noted and passes. From which version on they are
 // in force, and not in a preview only, is known: 4.21 for the release image, 4.22 for the
-// components (docs/decisions).
+// components.
 func checkSigstore(ctx context.Context, user []sigstoreKey, r bundle.SignedRelease, out *bundle.SignatureVerdict) (bool, error) {
 	s := sigstoreCheck{user: user, release: r, out: out, images: make(map[digest.Digest][]bundle.SigstoreImage), ok: true}
 	for _, f := range r.Policies {
