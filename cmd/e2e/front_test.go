@@ -5,6 +5,7 @@ package e2e_test
 import (
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -52,14 +53,15 @@ func startFront(t *testing.T, d *distribution, slow time.Duration, cut int) *fro
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(f.serveBlob)}}
+	store := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(f.serveBlob), ErrorLog: log.New(io.Discard, "", 0)}}
 	store.Start()
 	t.Cleanup(store.Close)
 	f.store = ln.Addr().String()
 
 	upstream := &url.URL{Scheme: "http", Host: d.host}
 	proxy := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(upstream); r.Out.Host = r.In.Host },
+		Rewrite:  func(r *httputil.ProxyRequest) { r.SetURL(upstream); r.Out.Host = r.In.Host },
+		ErrorLog: log.New(io.Discard, "", 0), // clients that hang up are part of the play
 		ModifyResponse: func(resp *http.Response) error {
 			f.observe(resp)
 			return nil
