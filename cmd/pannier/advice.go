@@ -1,0 +1,228 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+	"pannier/bundle/layout"
+	"pannier/bundle/objects"
+	"pannier/bundle/release"
+	"pannier/bundle/remote"
+	"pannier/store"
+	"pannier/verify/signature"
+)
+
+// advice is what a person without internet needs beside an error's own words.
+type advice struct {
+	cause string // the likely one
+	todo  string
+	rerun string // whether running the same command again is safe, and what it does
+}
+
+const (
+	rerunContinues = "safe, now or later: the same command continues where it stopped"
+	rerunAfter     = "safe once that is done: the same command continues where it stopped"
+	rerunSame      = "safe, but the outcome is the same until something is changed"
+)
+
+// catalogue holds the advice for each class of error. The first line that matches is given,
+// so that the more telling classes stand first.
+var catalogue = []struct {
+	is []error
+	advice
+}{
+	{[]error{errInterrupted}, advice{
+		"the command was interrupted; what was finished is saved",
+		"run the command below to continue",
+		rerunContinues,
+	}},
+	{[]error{bundle.ErrVersion, store.ErrVersion}, advice{
+		"the drive was written by a newer pannier than this one",
+		"use the pannier that wrote the drive, or a newer one; \"pannier version\" on the other machine says which it is",
+		"safe, nothing was changed; the outcome is the same with this version",
+	}},
+	{[]error{bundle.ErrNotBundle, layout.ErrNotLayout}, advice{
+		"the path is wrong, the drive is not mounted there, or the folder belongs to something else",
+		"check the path and the mount (\"findmnt\", \"ls\"); to pack, name a new or an empty folder on the drive",
+		"safe, nothing was changed",
+	}},
+	{[]error{bundle.ErrNoRelease}, advice{
+		"the selection (--release, or OCP_RELEASE in the environment) names a release that this drive does not hold",
+		"see what is there with \"pannier inspect MEDIA\" and select one of those",
+		"safe, nothing was changed",
+	}},
+	{[]error{bundle.ErrConflict}, advice{
+		"the same tag was packed from another source before, or the tag was moved at the registry since",
+		"name the image by digest, or pack it onto another drive",
+		rerunSame,
+	}},
+	{[]error{bundle.ErrSignature, signature.ErrUntrusted}, advice{
+		"nobody who is trusted signed exactly this release: its signature is missing, or its key is not known here, or the image is not what it claims to be",
+		"a release signed with your own key needs --keyring FILE on both sides, since trust never travels on the drive; a missing signature can be given with --signature-store DIR; otherwise ask where this image comes from before going on",
+		rerunSame,
+	}},
+	{[]error{release.ErrPayload}, advice{
+		"the release image was built or copied badly: what it says about itself is truncated or contradicts itself",
+		"compare the release's digest with the one its maker published; fetch it from its origin, not from a mirror",
+		rerunSame,
+	}},
+	{[]error{layout.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}, advice{
+		"the drive, or the quota on it, is full",
+		"free space there or use a larger drive; \"pannier pack --dry-run\" says how much is needed",
+		rerunAfter,
+	}},
+	{[]error{layout.ErrTooLarge, syscall.EFBIG}, advice{
+		"the file system of the drive has a limit that this release exceeds (FAT32: files below 4 GiB, about 10,900 of them in a folder)",
+		"format the drive as exFAT, ext4, XFS or NTFS, and pack again",
+		"safe, but it cannot succeed on this file system",
+	}},
+	{[]error{layout.ErrReadOnly, syscall.EROFS}, advice{
+		"the drive is write-protected: a switch on its side, a mount option, or a file system that was found damaged and made read-only",
+		"remove the protection or mount it for writing (audit, inspect and unpack need no writing)",
+		rerunAfter,
+	}},
+	{[]error{layout.ErrLocked}, advice{
+		"another pannier is working on this drive",
+		"wait for it to finish; if there is none, it was on another machine: remove pannier/lock on the drive by hand",
+		rerunAfter,
+	}},
+	{[]error{layout.ErrUnsafe}, advice{
+		"something else than a plain file lies where the drive's files belong; it may have been put there to mislead",
+		"do not trust this drive before it is known how it came there; pack onto an empty folder",
+		rerunSame,
+	}},
+	{[]error{bundle.ErrUnsealed}, advice{
+		"packing onto this drive did not finish",
+		"run the same pack command again on the internet side until it says that the drive is sealed; what was sealed before is usable",
+		rerunContinues,
+	}},
+	{[]error{bundle.ErrDamaged, store.ErrCorrupt}, advice{
+		"the drive, its adapter or the copy changed bytes since the drive was sealed",
+		"run \"pannier audit MEDIA\" for the whole list; try another port or reader; then pack again on the internet side: only what is bad is fetched",
+		"safe: what is whole is not touched",
+	}},
+	{[]error{content.ErrDigest, content.ErrSize, content.ErrInvalid}, advice{
+		"the bytes are not those that the digest promises: a bad drive or copy, a proxy that rewrites answers, or a registry with a damaged store",
+		"run \"pannier audit MEDIA\" to see whether the drive is whole; if it is, or while packing, look at the registry or proxy",
+		"safe: nothing that failed its digest is ever kept or pushed",
+	}},
+	{[]error{remote.ErrAuth}, advice{
+		"the user or password is wrong or has expired, no entry of the pull secret matches this host and path, or the account may not do this here",
+		"check the entry for this host with -a FILE (run with -v to see which file and entry were used), and that the account may pull, or for unpack push, in this repository",
+		rerunAfter,
+	}},
+	{[]error{remote.ErrNotRegistry}, advice{
+		"something that is no registry answers there: a web console, a login page, a proxy",
+		"check host and port (registries often listen on 5000, 8443 or 443), and whether a proxy stands between (HTTPS_PROXY, NO_PROXY)",
+		rerunSame,
+	}},
+	{[]error{remote.ErrNotFound}, advice{
+		"the version, the architecture or the name is not right, or this registry has not got it",
+		"check the spelling of version and --arch; of images, the path; and of a mirror, that it was filled",
+		rerunSame,
+	}},
+	{[]error{remote.ErrInterrupted}, advice{
+		"the host answered at first and then stopped: a network that comes and goes, a busy registry, an idle limit of a proxy",
+		"run the same command again when the network is back; --give-up-after gives it more patience",
+		rerunContinues,
+	}},
+	{[]error{remote.ErrUnreachable}, advice{
+		"the host name is wrong or not in DNS, the host is down, or a firewall or proxy stands between",
+		"check the name and port (\"getent hosts HOST\", \"curl -v https://HOST/v2/\"), HTTPS_PROXY and NO_PROXY; a certificate of your own authority needs --certificate-authority FILE",
+		rerunContinues,
+	}},
+	{[]error{remote.ErrRefused}, advice{
+		"the registry understood and said no: a limit on size or paths, a project that does not exist, a policy, a full disk",
+		"read its message above and its log at that time; create the project or repository, raise the limit, or free space there",
+		rerunAfter,
+	}},
+	{[]error{objects.ErrInvalid}, advice{
+		"a name or a document is not written as it must be",
+		"correct it as the message says",
+		"safe, nothing was changed",
+	}},
+	{[]error{fs.ErrPermission}, advice{
+		"this user may not read or write there",
+		"check owner and mode of the file named above, and how the drive is mounted",
+		rerunAfter,
+	}},
+	{[]error{syscall.EIO}, advice{
+		"the drive or its connection fails: a read or a write did not get through",
+		"try another port, cable or reader; read the kernel's messages (\"dmesg\"); if it stays, use another drive",
+		rerunContinues,
+	}},
+	{[]error{fs.ErrNotExist}, advice{
+		"the path is wrong, or the drive is not mounted",
+		"check the path and the mount",
+		"safe, nothing was changed",
+	}},
+}
+
+// unknownAdvice is given with errors that the catalogue does not know.
+var unknownAdvice = advice{
+	"not known; the message says all there is",
+	"run it again with -v -v for more detail",
+	rerunContinues,
+}
+
+func adviceFor(err error) advice {
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return advice{}
+	}
+	for _, line := range catalogue {
+		for _, target := range line.is {
+			if errors.Is(err, target) {
+				return line.advice
+			}
+		}
+	}
+	return unknownAdvice
+}
+
+// maxShown bounds how many errors of one kind are printed; a dead drive has thousands.
+const maxShown = 20
+
+// explain renders an error for people: what failed, on which image and host (the error's own
+// words), the likely cause, what to do, and whether to run it again. Errors that share their
+// advice stand together. Usage errors point at the help.
+func explain(err error, mark func(string) string) string {
+	var b strings.Builder
+	var usage *usageError
+	if errors.As(err, &usage) {
+		help := "pannier --help"
+		if usage.command != "" {
+			help = "pannier " + usage.command + " --help"
+		}
+		fmt.Fprintf(&b, "%s %s\n  see: %s\n", mark("error:"), printable(usage.text), help)
+		return b.String()
+	}
+
+	all := leaves(err)
+	for len(all) > 0 {
+		a := adviceFor(all[0])
+		var same, others []error
+		for _, e := range all {
+			if adviceFor(e) == a {
+				same = append(same, e)
+			} else {
+				others = append(others, e)
+			}
+		}
+		for i, e := range same {
+			if i == maxShown {
+				fmt.Fprintf(&b, "%s and %d more of this kind\n", mark("error:"), len(same)-i)
+				break
+			}
+			fmt.Fprintf(&b, "%s %s\n", mark("error:"), printable(e.Error()))
+		}
+		fmt.Fprintf(&b, "  likely cause: %s\n  what to do:   %s\n  run again:    %s\n", a.cause, a.todo, a.rerun)
+		all = others
+	}
+	return b.String()
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"unicode"
+	"unicode/utf8"
+)
+
+// console is where a command prints: data to stdout, messages to stderr. Names that come
+// from a drive or a registry pass through it made printable, so that none can move the
+// cursor, recolour a terminal or answer to it.
+type console struct {
+	stdout io.Writer
+	color  bool // messages may be coloured
+	events bool // stderr is a stream of JSON, one event a line
+
+	mu     sync.Mutex
+	stderr io.Writer
+	above  io.Writer // while bars are drawn, messages go above them through this
+}
+
+// Write writes to stderr as it is; loggers use it.
+func (c *console) Write(p []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.above != nil {
+		if n, err := c.above.Write(p); err == nil {
+			return n, nil
+		}
+	}
+	return c.stderr.Write(p)
+}
+
+// draw makes messages go through w until it is called with nil.
+func (c *console) draw(w io.Writer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.above = w
+}
+
+// say prints a message to stderr. Text of the arguments is made printable.
+func (c *console) say(format string, args ...any) {
+	c.message("info", fmt.Sprintf(format, clean(args)...))
+}
+
+// warn prints a warning to stderr.
+func (c *console) warn(format string, args ...any) {
+	text := fmt.Sprintf(format, clean(args)...)
+	if !c.events {
+		text = c.mark("warning:") + " " + text
+	}
+	c.message("warning", text)
+}
+
+func (c *console) message(level, text string) {
+	if c.events {
+		line, err := json.Marshal(map[string]string{"event": "message", "level": level, "text": text})
+		if err == nil {
+			c.Write(append(line, '\n'))
+		}
+		return
+	}
+	c.Write([]byte(text + "\n"))
+}
+
+// fail prints an error with its advice to stderr.
+func (c *console) fail(err error) {
+	c.message("error", strings.TrimSuffix(explain(err, c.mark), "\n"))
+}
+
+// print prints text to stdout. Text of the arguments is made printable.
+func (c *console) print(format string, args ...any) error {
+	_, err := fmt.Fprintf(c.stdout, format, clean(args)...)
+	return err
+}
+
+// mark makes the first word of a message stand out, on terminals that may be coloured.
+func (c *console) mark(word string) string {
+	if !c.color || c.events {
+		return word
+	}
+	return "\x1b[1m" + word + "\x1b[0m"
+}
+
+// json prints one document to stdout. Control characters that encoding/json leaves alone
+// are escaped too: the document may be shown on a terminal.
+func (c *console) json(doc any) error {
+	raw, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	for _, r := range string(raw) {
+		if r != '\n' && hostile(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+			continue
+		}
+		b.WriteRune(r)
+	}
+	b.WriteByte('\n')
+	_, err = io.WriteString(c.stdout, b.String())
+	return err
+}
+
+// table lays rows out in columns. Cells are made printable.
+func table(rows [][]string) string {
+	var b strings.Builder
+	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = printable(cell)
+		}
+		fmt.Fprintln(w, "  "+strings.Join(cells, "\t"))
+	}
+	w.Flush()
+	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimRight(line, " ")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// clean makes the text among arguments printable.
+func clean(args []any) []any {
+	out := make([]any, len(args))
+	for i, a := range args {
+		switch a := a.(type) {
+		case string:
+			out[i] = printable(a)
+		case trusted:
+			out[i] = string(a)
+		case error:
+			out[i] = printable(a.Error())
+		case fmt.Stringer:
+			out[i] = printable(a.String())
+		default:
+			out[i] = a
+		}
+	}
+	return out
+}
+
+// trusted is text that this program made of printable parts, line breaks included.
+type trusted string
+
+// printable returns s with control characters, marks that change the direction of writing,
+// and bytes that are no UTF-8 shown as escapes. Line breaks become escapes too: a name with
+// one could otherwise forge a line of its own.
+func printable(s string) string {
+	if strings.IndexFunc(s, hostile) < 0 && utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case r == '\n':
+			b.WriteString(`\n`)
+		case hostile(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// hostile reports whether a terminal would do something else with r than show it.
+func hostile(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029'
+}
+
+// bytesText renders a number of bytes in binary units.
+func bytesText(n int64) string {
+	if n < 0 {
+		return "unknown"
+	}
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n)/1024, 0
+	for f >= 1023.95 && unit < len(units)-1 {
+		f /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[unit])
+}

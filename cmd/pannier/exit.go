@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+	"pannier/bundle/layout"
+	"pannier/bundle/release"
+	"pannier/bundle/remote"
+	"pannier/store"
+	"pannier/verify/signature"
+)
+
+// The exit codes of docs/cli.md.
+const (
+	exitDone        = 0
+	exitError       = 1
+	exitUsage       = 2
+	exitIncomplete  = 3
+	exitUntrusted   = 4 // damage, a wrong digest, an untrusted or missing signature
+	exitAuth        = 5
+	exitSpace       = 6 // no space, or a limit of the file system
+	exitRegistry    = 7
+	exitInterrupted = 130
+)
+
+// errInterrupted is the cause of a context that a signal ended.
+var errInterrupted = errors.New("interrupted")
+
+// codes says which errors mean which exit code. Where an error tree holds several, the first
+// line that matches wins, so that the order of the lines is the contract's precedence.
+var codes = []struct {
+	code int
+	any  []error
+}{
+	{exitInterrupted, []error{errInterrupted}},
+	{exitUntrusted, []error{
+		content.ErrDigest, content.ErrSize, content.ErrInvalid, release.ErrPayload,
+		signature.ErrUntrusted, bundle.ErrSignature, bundle.ErrDamaged, layout.ErrUnsafe, store.ErrCorrupt,
+	}},
+	{exitSpace, []error{
+		layout.ErrNoSpace, layout.ErrTooLarge, layout.ErrReadOnly,
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS,
+	}},
+	{exitAuth, []error{remote.ErrAuth}},
+	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound}},
+	{exitIncomplete, []error{bundle.ErrUnsealed, remote.ErrInterrupted}},
+	{exitUsage, []error{bundle.ErrNotBundle, layout.ErrNotLayout, bundle.ErrNoRelease}},
+}
+
+// exitCode maps what a command returned to the program's exit code; it is the only place
+// that does. It looks at the whole tree of joined and wrapped errors.
+func exitCode(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	var usage *usageError
+	var coded *codedError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &coded):
+		return coded.code
+	}
+	for _, line := range codes {
+		if slices.ContainsFunc(line.any, func(target error) bool { return errors.Is(err, target) }) {
+			return line.code
+		}
+	}
+	return exitError
+}
+
+// codedError is an outcome that is no failure of the command and has a code of its own: what
+// an audit found, a drive that is not sealed. The command has printed what there is to say,
+// unless text adds to it.
+type codedError struct {
+	code int
+	text string
+}
+
+func (e *codedError) Error() string { return e.text }
+
+// leaves returns the errors that were joined in err, in order, each with the chain that
+// stands above and below it as far as it is not joined.
+func leaves(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && isPlainJoin(err) {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, leaves(e)...)
+		}
+		return all
+	}
+	return []error{err}
+}
+
+// isPlainJoin tells errors.Join from fmt.Errorf with several %w, which adds words of its own
+// and must be shown as one: the text of a join is nothing but its parts' lines.
+func isPlainJoin(err error) bool {
+	parts := err.(interface{ Unwrap() []error }).Unwrap()
+	n := len(parts) - 1
+	for _, p := range parts {
+		n += len(p.Error())
+	}
+	return len(err.Error()) == n && len(parts) > 0
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+	"pannier/bundle/layout"
+	"pannier/bundle/release"
+	"pannier/bundle/remote"
+	"pannier/store"
+	"pannier/verify/signature"
+)
+
+func TestExitCode(t *testing.T) {
+	wrap := func(err error) error { return fmt.Errorf("blob sha256:ab: %w", err) }
+	for _, test := range []struct {
+		err  error
+		code int
+	}{
+		{nil, 0},
+		{errors.New("anything"), 1},
+		{bundle.ErrVersion, 1},
+		{store.ErrVersion, 1},
+		{bundle.ErrConflict, 1},
+		{layout.ErrLocked, 1},
+		{context.Canceled, 1}, // nobody interrupted: some part gave up on another
+		{usagef("pack", "no"), 2},
+		{bundle.ErrNotBundle, 2},
+		{layout.ErrNotLayout, 2},
+		{bundle.ErrNoRelease, 2},
+		{bundle.ErrUnsealed, 3},
+		{remote.ErrInterrupted, 3},
+		{content.ErrDigest, 4},
+		{content.ErrSize, 4},
+		{content.ErrInvalid, 4},
+		{release.ErrPayload, 4},
+		{signature.ErrUntrusted, 4},
+		{signature.ErrMalformed, 4},
+		{&bundle.SignatureError{}, 4},
+		{bundle.ErrDamaged, 4},
+		{remote.ErrAuth, 5},
+		{layout.ErrNoSpace, 6},
+		{layout.ErrTooLarge, 6},
+		{layout.ErrReadOnly, 6},
+		{syscall.ENOSPC, 6},
+		{remote.ErrUnreachable, 7},
+		{remote.ErrNotFound, 7},
+		{remote.ErrRefused, 7},
+		{remote.ErrNotRegistry, 7},
+		{remote.ErrCertificate, 7},
+		{errInterrupted, 130},
+
+		// Of several the contract's first wins, wherever it stands in the tree.
+		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, remote.ErrAuth, layout.ErrNoSpace, content.ErrDigest, errInterrupted), 130},
+		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, remote.ErrAuth, layout.ErrNoSpace, wrap(content.ErrDigest)), 4},
+		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, remote.ErrAuth, wrap(layout.ErrNoSpace)), 6},
+		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, wrap(remote.ErrAuth)), 5},
+		{errors.Join(bundle.ErrUnsealed, wrap(remote.ErrRefused)), 7},
+		{errors.Join(errors.New("x"), wrap(errors.Join(errors.New("y"), bundle.ErrUnsealed))), 3},
+	} {
+		if got := exitCode(test.err); got != test.code {
+			t.Errorf("%v: exit code %d, want %d", test.err, got, test.code)
+		}
+		if test.err != nil && test.code != 130 {
+			if got := exitCode(wrap(test.err)); got != test.code {
+				t.Errorf("wrapped %v: exit code %d, want %d", test.err, got, test.code)
+			}
+		}
+	}
+}
+
+// Every class of error that has an exit code of its own has advice of its own too.
+func TestAdviceCoversCodes(t *testing.T) {
+	for _, line := range codes {
+		for _, err := range line.any {
+			if adviceFor(err) == unknownAdvice {
+				t.Errorf("%v: no advice", err)
+			}
+		}
+	}
+	for _, line := range catalogue {
+		if line.cause == "" || line.todo == "" || line.rerun == "" {
+			t.Errorf("%v: advice has a gap", line.is)
+		}
+	}
+}
+
+func TestExplain(t *testing.T) {
+	plain := func(s string) string { return s }
+	text := explain(errors.Join(
+		fmt.Errorf("image a: %w", content.ErrDigest),
+		fmt.Errorf("push to reg.example: %w", remote.ErrRefused),
+		fmt.Errorf("image b\x1b[31m: %w", content.ErrDigest),
+	), plain)
+	if strings.Count(text, "likely cause:") != 2 || strings.Count(text, "run again:") != 2 {
+		t.Errorf("two classes of error need two pieces of advice:\n%s", text)
+	}
+	if strings.Contains(text, "\x1b") || !strings.Contains(text, `image b\u001b[31m`) {
+		t.Errorf("an escape of the terminal came through, or got lost:\n%q", text)
+	}
+
+	var many []error
+	for i := range 1000 {
+		many = append(many, fmt.Errorf("blob %d: %w", i, io.ErrUnexpectedEOF))
+	}
+	text = explain(errors.Join(many...), plain)
+	if strings.Count(text, "\n") > maxShown+5 || !strings.Contains(text, "and 980 more") {
+		t.Errorf("a thousand errors make %d lines", strings.Count(text, "\n"))
+	}
+
+	// An error that wraps two is one error in its own words.
+	one := fmt.Errorf("store: %w after %w", remote.ErrInterrupted, io.ErrUnexpectedEOF)
+	if got := leaves(one); len(got) != 1 {
+		t.Errorf("%v was taken apart: %v", one, got)
+	}
+}
+
+func TestInterruption(t *testing.T) {
+	err := interruption(errors.Join(fmt.Errorf("blob a: %w", context.Canceled), fmt.Errorf("blob b: %w", content.ErrDigest)))
+	if exitCode(err) != exitInterrupted {
+		t.Errorf("exit code %d", exitCode(err))
+	}
+	if strings.Contains(err.Error(), "blob a") || !strings.Contains(err.Error(), "blob b") {
+		t.Errorf("wanted the damage, not the echo of the interrupt: %v", err)
+	}
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"pannier/verify"
+)
+
+type inspectFlags struct {
+	logFlags
+	trustFlags
+	outputFlags
+	fromDir cli.StringSlice
+	images  bool
+}
+
+func (s *session) inspectCommand() *cli.Command {
+	f := &inspectFlags{}
+	flags := []cli.Flag{
+		&cli.StringSliceFlag{Name: "from-dir", Destination: &f.fromDir, Usage: "`MEDIA`, for those who are used to oc"},
+		&cli.BoolFlag{Name: "images", Destination: &f.images, Usage: "list every image of every release (JSON always does)"},
+		f.keyFlag(),
+	}
+	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json")...)
+	flags = append(flags, f.logFlags.flags()...)
+	return &cli.Command{
+		Name: "inspect", Usage: "what is on this drive", ArgsUsage: "MEDIA",
+		Description: "Tells what the drive says of itself; only its small files are read. Exit code 3 if packing\n" +
+			"has not finished. \"pannier audit\" proves what is told here.",
+		Flags:  flags,
+		Action: func(c *cli.Context) error { return s.inspect(c.Context, f, c.Args().Slice()) },
+	}
+}
+
+func (s *session) inspect(ctx context.Context, f *inspectFlags, args []string) error {
+	asJSON, err := f.json(s.command)
+	if err != nil {
+		return err
+	}
+	opts := verify.InspectOptions{Cache: s.env.cacheDir()}
+	if opts.Media, err = s.oneMedia(append(f.fromDir.Value(), args...)); err != nil {
+		return err
+	}
+	if err := s.start(&f.logFlags, nil); err != nil {
+		return err
+	}
+	opts.Logger = s.log
+	verifier, err := f.verifier(s)
+	if err != nil {
+		return err
+	}
+	opts.Signatures = verifier
+
+	found, err := verify.Inspect(ctx, opts)
+	if err != nil || found == nil {
+		return err
+	}
+	if asJSON {
+		err = s.console.json(inspectionDocument(found))
+	} else {
+		err = s.printInspection(opts.Media, found, f.images)
+	}
+	if err == nil && !found.Sealed {
+		err = &codedError{code: exitIncomplete}
+	}
+	return err
+}
+
+// inspectionDocument makes empty lists of absent ones.
+func inspectionDocument(in *verify.Inspection) *verify.Inspection {
+	doc := *in
+	doc.Releases = append([]verify.InspectedRelease{}, in.Releases...)
+	for i := range doc.Releases {
+		if doc.Releases[i].Images == nil {
+			doc.Releases[i].Images = []verify.InspectedImage{}
+		}
+	}
+	if doc.AdditionalImages == nil {
+		doc.AdditionalImages = []verify.AdditionalImage{}
+	}
+	return &doc
+}
+
+func (s *session) printInspection(media string, in *verify.Inspection, images bool) error {
+	c := s.console
+	for _, rel := range in.Releases {
+		if err := c.print("OpenShift %s for %s\n%s\n", rel.Version, rel.Arch, trusted(table(releaseRows(rel)))); err != nil {
+			return err
+		}
+		if !images {
+			continue
+		}
+		var rows [][]string
+		for _, img := range rel.Images {
+			rows = append(rows, []string{"  " + img.Name, img.Digest, bytesText(img.Bytes)})
+		}
+		if err := c.print("%s\n", trusted(table(rows))); err != nil {
+			return err
+		}
+	}
+	if len(in.AdditionalImages) > 0 {
+		var rows [][]string
+		for _, img := range in.AdditionalImages {
+			rows = append(rows, []string{img.Reference, img.Digest})
+		}
+		if err := c.print("Additional images\n%s\n", trusted(table(rows))); err != nil {
+			return err
+		}
+	}
+	for _, n := range in.Notes {
+		if err := c.print("note: %s\n", n); err != nil {
+			return err
+		}
+	}
+	state := "sealed: packing finished"
+	if !in.Sealed {
+		state = "NOT SEALED: run the same pack command again on the internet side to finish"
+	}
+	blobs := fmt.Sprintf("%d, %s", in.Blobs.Count, bytesText(in.Blobs.Bytes))
+	if in.Blobs.Partial > 0 {
+		blobs += fmt.Sprintf(", %d partial", in.Blobs.Partial)
+	}
+	rows := [][]string{{"blobs", blobs}, {"state", state}}
+	if in.BundleID != "" {
+		rows = append(rows, []string{"bundle", in.BundleID})
+	}
+	return c.print("%s\n%s\n", media, trusted(table(rows)))
+}
+
+func releaseRows(rel verify.InspectedRelease) [][]string {
+	rows := [][]string{{"digest", rel.Digest}}
+	origins := [][2]string{
+		{"in its payload", rel.Digests.Payload},
+		{"in its signature", rel.Digests.Signature},
+		{"in release.txt", rel.Digests.ReleaseTxt},
+	}
+	for _, o := range origins {
+		switch {
+		case o[1] == "":
+		case o[1] == rel.Digest:
+			rows = append(rows, []string{"  " + o[0], "the same"})
+		default:
+			rows = append(rows, []string{"  " + o[0], o[1] + "  DISAGREES"})
+		}
+	}
+	signature := fmt.Sprintf("%s (%d on the drive)", rel.Signature, rel.Signatures)
+	if rel.Key != "" {
+		signature += ", by " + rel.Key
+	}
+	rows = append(rows,
+		[]string{"signature", signature},
+		[]string{"source", rel.Source})
+	if !rel.Created.IsZero() {
+		rows = append(rows, []string{"created", rel.Created.UTC().Format(time.DateTime) + " UTC"})
+	}
+	rows = append(rows, []string{"images", fmt.Sprintf("%d, %s", len(rel.Images), bytesText(rel.Bytes))})
+	if !rel.Sealed {
+		rows = append(rows, []string{"state", "NOT SEALED"})
+	}
+	return rows
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"pannier/bundle"
+	"pannier/bundle/objects"
+)
+
+// start applies the flags that say how a command shows its work.
+func (s *session) start(logs *logFlags, shown *progressFlags) error {
+	if shown != nil {
+		if err := shown.check(s.command); err != nil {
+			return err
+		}
+		mode := shown.mode
+		if mode == progressAuto {
+			mode = progressPlain
+			if isTerminal(s.console.stderr, s.env) {
+				mode = progressTTY
+			}
+		}
+		s.console.events = mode == progressJSON
+		s.log = logs.logger(s.console)
+		s.progress = startProgress(mode, s.console)
+		return nil
+	}
+	s.log = logs.logger(s.console)
+	return nil
+}
+
+func (s *session) warnAll(warnings []string) {
+	for _, w := range warnings {
+		s.console.warn("%s", w)
+	}
+}
+
+// planDocument is what a dry run prints as JSON.
+type planDocument struct {
+	Blobs     bundle.Count      `json:"blobs"`
+	Bytes     bundle.Count      `json:"bytes"`
+	Manifests int               `json:"manifests"`
+	Tags      []string          `json:"tags"`
+	Objects   []json.RawMessage `json:"objects"`
+}
+
+func (s *session) printPlanJSON(p bundle.Plan) error {
+	doc := planDocument{Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}}
+	if doc.Tags == nil {
+		doc.Tags = []string{}
+	}
+	for _, o := range p.Objects {
+		var raw json.RawMessage
+		if err := objects.Decode(o.YAML, &raw); err != nil {
+			return fmt.Errorf("object %s %s: %w", o.Kind, o.Name, err)
+		}
+		doc.Objects = append(doc.Objects, raw)
+	}
+	return s.console.json(doc)
+}
+
+// printPlan prints the plan of a dry run to stdout.
+func (s *session) printPlan(p bundle.Plan, transfer, free string) error {
+	if err := s.console.print("%s\n", trusted(planText(p, transfer, free))); err != nil {
+		return err
+	}
+	for _, tag := range p.Tags {
+		if err := s.console.print("    %s\n", tag); err != nil {
+			return err
+		}
+	}
+	for _, o := range p.Objects {
+		if err := s.console.print("---\n# %s %s\n%s", o.Kind, o.Name, trusted(document(o.YAML))); err != nil {
+			return err
+		}
+	}
+	return s.console.print("# Nothing was written: this was a dry run.\n")
+}
+
+// sayPlan tells the plan before the work begins.
+func (s *session) sayPlan(p bundle.Plan) {
+	s.console.say("%s", trusted(planText(p, "to be fetched", "free on the drive")))
+}
+
+// planText renders a plan; free names the row of the space on the drive, none if empty.
+func planText(p bundle.Plan, transfer, free string) string {
+	rows := [][]string{
+		{"", "total", "there already", transfer},
+		{"blobs", fmt.Sprint(p.Blobs.Total), fmt.Sprint(p.Blobs.Present), fmt.Sprint(p.Blobs.Transfer)},
+		{"bytes", bytesText(p.Bytes.Total), bytesText(p.Bytes.Present), bytesText(p.Bytes.Transfer)},
+	}
+	more := [][]string{{"manifests", fmt.Sprint(p.Manifests)}, {"tags", fmt.Sprint(len(p.Tags))}}
+	if len(p.Hosts) > 0 {
+		more = append(more, []string{"hosts", strings.Join(p.Hosts, ", ")})
+	}
+	if free != "" {
+		space := bytesText(p.Free)
+		if p.Filesystem != "" {
+			space += " (" + p.Filesystem + ")"
+		}
+		if p.Missing > 0 {
+			space += ": " + bytesText(p.Missing) + " are lacking"
+		}
+		more = append(more, []string{free, space})
+	}
+	return table(rows) + "\n" + table(more)
+}
+
+// printObjects prints cluster objects to stdout as one YAML stream that "oc apply -f -"
+// takes; nothing else is ever on stdout beside it.
+func (s *session) printObjects(list []objects.Object, note string) error {
+	for _, o := range list {
+		if err := s.console.print("---\n# %s %s, %s\n%s", o.Kind, o.Name, note, trusted(document(o.YAML))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// document returns one YAML document with its last line ended and without a marker of its own.
+func document(yaml []byte) string {
+	text := strings.TrimPrefix(string(yaml), "---\n")
+	if !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	return text
+}
+
+// signatureText renders a verdict in words.
+func signatureText(v bundle.SignatureVerdict) string {
+	text := v.Status
+	switch {
+	case v.Key != "" && v.Fingerprint != "":
+		text += " by " + v.Key + " (" + v.Fingerprint + ")"
+	case v.Key != "" || v.Fingerprint != "":
+		text += " by " + v.Key + v.Fingerprint
+	}
+	if v.Status != bundle.SignatureVerified && len(v.Problems) > 0 {
+		text += ": " + strings.Join(v.Problems, "; ")
+	}
+	if len(v.Notes) > 0 {
+		text += "; " + strings.Join(v.Notes, "; ")
+	}
+	return text
+}

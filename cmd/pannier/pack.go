@@ -1,0 +1,299 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"pannier/bundle"
+	"pannier/bundle/objects"
+	"pannier/bundle/release"
+	"pannier/bundle/remote"
+)
+
+type packFlags struct {
+	logFlags
+	registryFlags
+	trustFlags
+	progressFlags
+	outputFlags
+	mirrorSetFlag
+
+	arch       string
+	toDir      string
+	dest       string
+	dryRun     bool
+	refresh    bool
+	mirrors    cli.StringSlice
+	additional cli.StringSlice
+	prefix     string
+}
+
+func (s *session) packCommand() *cli.Command {
+	f := &packFlags{}
+	flags := []cli.Flag{
+		&cli.StringFlag{Name: "arch", Destination: &f.arch,
+			Usage: "`ARCH` of a release given by its version alone: x86_64 (default, or $ARCHITECTURE), aarch64, ppc64le, s390x, multi; amd64 and arm64 are understood"},
+		&cli.StringFlag{Name: "to-dir", Destination: &f.toDir, Usage: "`MEDIA`, for those who are used to oc"},
+		&cli.StringFlag{Name: "for", Destination: &f.dest,
+			Usage: "the destination `REGISTRY/REPO` is known: render, keep and print its mirror set now (default: $LOCAL_REGISTRY/$LOCAL_REPOSITORY)"},
+		&cli.BoolFlag{Name: "dry-run", Destination: &f.dryRun, Usage: "say what would be done; write nothing anywhere"},
+		&cli.BoolFlag{Name: "refresh", Destination: &f.refresh,
+			Usage: "ask again for signatures and other documents of releases that are sealed already"},
+		&cli.StringSliceFlag{Name: "registry-mirror", Destination: &f.mirrors,
+			Usage: "`FROM=TO`: fetch what is named FROM, a host or a host and path, from TO instead; names on the drive keep FROM; repeatable"},
+		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable"},
+		&cli.StringFlag{Name: "additional-prefix", Destination: &f.prefix,
+			Usage: "`PATH` that stands before the path of additional images at the destination"},
+		f.mirrorSetFlag.flag(),
+	}
+	flags = append(flags, f.registryFlags.flags()...)
+	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
+	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
+	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json; with --dry-run")...)
+	flags = append(flags, f.logFlags.flags()...)
+	return &cli.Command{
+		Name: "pack", Usage: "put releases on a drive: registry -> drive", ArgsUsage: "RELEASE... MEDIA",
+		Description: "RELEASE is 4.8.21, 4.8.21-x86_64 or a pull spec by tag or digest. MEDIA is a folder on the\n" +
+			"drive; it is made if its parent exists. Defaults come from OCP_RELEASE and the other\n" +
+			"variables of the usual runbook. Run it again to continue or to add releases.",
+		Flags:  flags,
+		Action: func(c *cli.Context) error { return s.pack(c.Context, f, c.Args().Slice()) },
+	}
+}
+
+func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
+	asJSON, err := f.dryJSON(s.command, f.dryRun)
+	if err != nil {
+		return err
+	}
+	opts, err := s.packOptions(f, args)
+	if err != nil {
+		return err
+	}
+	if err := s.start(&f.logFlags, &f.progressFlags); err != nil {
+		return err
+	}
+	opts.Logger, opts.Progress = s.log, s.progress.event
+	registry, err := f.registryFlags.options(s)
+	if err != nil {
+		return err
+	}
+	if registry.Mirrors, err = parseMirrors(s.command, f.mirrors.Value()); err != nil {
+		return err
+	}
+	if opts.Client, err = remote.New(registry); err != nil {
+		return err
+	}
+	verifier, err := f.verifier(s)
+	if err != nil {
+		return err
+	}
+	opts.Signatures = verifier
+
+	warned := 0 // warnings that were printed with the plan
+	if !opts.DryRun {
+		opts.Planned = func(r *bundle.PackResult) {
+			s.sayPlan(r.Plan)
+			s.warnAll(r.Warnings)
+			warned = len(r.Warnings)
+		}
+	}
+	result, err := bundle.Pack(ctx, opts)
+	s.progress.close()
+	if result == nil {
+		return err
+	}
+	s.warnAll(result.Warnings[min(warned, len(result.Warnings)):])
+	if printErr := s.printPack(f, opts, result, asJSON, err); err == nil {
+		err = printErr
+	}
+	return err
+}
+
+// packOptions reads arguments, flags and the environment.
+func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, error) {
+	opts := bundle.PackOptions{
+		DryRun: f.dryRun, Refresh: f.refresh, Jobs: f.jobs, Prefix: f.prefix,
+		Stores: f.storeList(s.env), Cache: s.env.cacheDir(), Program: "pannier " + buildVersion(),
+	}
+	var err error
+	if opts.Policy, err = f.policyValue(s.command); err != nil {
+		return opts, err
+	}
+	if opts.MirrorSet, err = f.mirrorSetFlag.value(s.command); err != nil {
+		return opts, err
+	}
+	if opts.Destination, err = s.env.destination(); f.dest != "" {
+		opts.Destination, err = parseDestination(s.command, "--for", f.dest)
+	}
+	if err != nil {
+		return opts, err
+	}
+	for _, text := range f.additional.Value() {
+		ref, err := release.ParseImageReference(text)
+		if err != nil {
+			return opts, usagef(s.command, "--additional-image: %v", err)
+		}
+		opts.Additional = append(opts.Additional, ref)
+	}
+	opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional) > 0)
+	return opts, err
+}
+
+// packArguments tells RELEASE... from MEDIA. The last argument is MEDIA unless it reads as a
+// release, --to-dir is given, or there is none; the environment fills in what is missing.
+func (s *session) packArguments(f *packFlags, args []string, releasesOptional bool) ([]release.Reference, string, error) {
+	media, releases := f.toDir, args
+	if n := len(args); media == "" && n > 0 && !release.IsReference(args[n-1]) {
+		media, releases = args[n-1], args[:n-1]
+	}
+	if media == "" {
+		if media = s.env.media(); media == "" {
+			if n := len(args); n > 0 {
+				return nil, "", usagef(s.command, "MEDIA is missing: %q reads as a release; name a folder on the drive last (one that looks like a release as ./%s), or set REMOVABLE_MEDIA_PATH",
+					args[n-1], args[n-1])
+			}
+			return nil, "", usagef(s.command, "RELEASE and MEDIA are missing: pannier pack RELEASE... MEDIA, as pannier pack 4.8.21 /media/usb/mirror")
+		}
+	}
+	variable := ""
+	if len(releases) == 0 {
+		value := ""
+		if value, variable = s.env.release(); value != "" {
+			releases = []string{value}
+		} else if !releasesOptional {
+			return nil, "", usagef(s.command, "RELEASE is missing: say before %q which release to pack, as 4.8.21, or set OCP_RELEASE", media)
+		}
+	}
+	refs, err := s.parseReleases(f, releases, variable)
+	return refs, s.env.expandHome(media), err
+}
+
+func (s *session) parseReleases(f *packFlags, texts []string, variable string) ([]release.Reference, error) {
+	arch := f.arch
+	if arch == "" {
+		arch = s.env("ARCHITECTURE")
+	}
+	if arch != "" {
+		normal, err := release.NormalizeArch(arch)
+		if err != nil {
+			return nil, usagef(s.command, "--arch (or ARCHITECTURE): %v", err)
+		}
+		arch = normal
+	}
+	var refs []release.Reference
+	for _, text := range texts {
+		ref, err := release.ParseReference(text, release.Defaults{Repository: s.env.repository(), Arch: arch})
+		switch {
+		case err != nil && variable != "":
+			return nil, usagef(s.command, "%s: %v", variable, err)
+		case err != nil:
+			return nil, usagef(s.command, "%v (only the last argument is MEDIA)", err)
+		case f.arch != "" && ref.Arch != "" && ref.Arch != arch && variable == "":
+			return nil, usagef(s.command, "--arch %s contradicts %s", f.arch, text)
+		}
+		if !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	return refs, nil
+}
+
+func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult, asJSON bool, failure error) error {
+	switch {
+	case failure != nil:
+		return nil
+	case asJSON:
+		return s.printPlanJSON(r.Plan)
+	case opts.DryRun:
+		return s.printPlan(r.Plan, "would be fetched", "free on the drive")
+	}
+	if err := s.printObjects(r.Plan.Objects, "for "+destinationText(opts.Destination)); err != nil {
+		return err
+	}
+
+	c := s.console
+	rows := [][]string{}
+	for _, rel := range r.Releases {
+		if rel.Kept {
+			rows = append(rows, []string{"release", rel.Tag, rel.Digest}, []string{"  kept", "sealed before; signature " + rel.Signature.Status})
+			continue
+		}
+		rows = append(rows,
+			[]string{"release", rel.Tag, rel.Digest},
+			[]string{"  images", fmt.Sprint(rel.Images)},
+			[]string{"  signature", signatureText(rel.Signature)})
+	}
+	for _, a := range opts.Additional {
+		rows = append(rows, []string{"image", a.String()})
+	}
+	rows = append(rows,
+		[]string{"on the drive", fmt.Sprintf("%d blobs, %s", r.Blobs, bytesText(r.Bytes))},
+		[]string{"this run", fmt.Sprintf("%s fetched, %s resumed, %s there before", bytesText(r.Moved), bytesText(r.Resumed), bytesText(r.Plan.Bytes.Present))})
+	if r.ReadBack.Method != "" {
+		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs, %s, past the cache by: %s", r.ReadBack.Blobs, bytesText(r.ReadBack.Bytes), r.ReadBack.Method)})
+	}
+	if r.BundleID != "" {
+		rows = append(rows, []string{"bundle", r.BundleID})
+	}
+	c.say("%s", trusted(table(rows)))
+	if !r.Sealed {
+		return fmt.Errorf("the drive is %w", bundle.ErrUnsealed)
+	}
+	if r.Unchanged {
+		c.say("Everything was there already; nothing was written.")
+	}
+	c.say("The drive is sealed and flushed: it is safe to remove once it is unmounted.")
+	command, note := nextCommand(f, opts, r)
+	if note != "" {
+		c.say("%s", note)
+	}
+	c.say("On the other side, type:")
+	c.say("%s", command)
+	return nil
+}
+
+// nextCommand is the exact command for the disconnected side, with what trust needs there.
+func nextCommand(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult) (command, note string) {
+	words := []string{"pannier", "unpack", opts.Media}
+	for _, rel := range r.Releases {
+		if rel.Signature.Status != bundle.SignatureVerified {
+			words = append(words, "--signature-policy", "warn")
+			break
+		}
+	}
+	var keys []string
+	for _, name := range f.keyrings.Value() {
+		for _, rel := range r.Releases {
+			// Whose key signed what was kept is not looked up again.
+			if (rel.Kept || rel.Signature.KeySource == name) && !slices.Contains(keys, name) {
+				keys = append(keys, name)
+			}
+		}
+	}
+	for _, k := range keys {
+		words = append(words, "--keyring", k)
+	}
+	if len(keys) > 0 {
+		note = "Take the key " + strings.Join(keys, ", ") + " along by another way: trust never travels on the drive."
+	}
+	if f.prefix != "" {
+		words = append(words, "--additional-prefix", f.prefix)
+	}
+	dest := "REGISTRY/REPO"
+	if opts.Destination != nil {
+		dest = opts.Destination.String()
+	}
+	return commandLine(append(words, dest)...), note
+}
+
+func destinationText(d *objects.Destination) string {
+	if d == nil {
+		return "no destination"
+	}
+	return d.String()
+}

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/vbauerster/cupwriter"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"pannier/bundle"
+)
+
+// Ways to show progress, the values of --progress.
+const (
+	progressAuto  = "auto"
+	progressPlain = "plain"
+	progressTTY   = "tty"
+	progressJSON  = "json"
+	progressQuiet = "quiet"
+)
+
+var progressModes = []string{progressAuto, progressPlain, progressTTY, progressJSON, progressQuiet}
+
+// plainEvery is how often plain progress prints a line: often enough to see that it lives,
+// seldom enough for a log.
+const plainEvery = 30 * time.Second
+
+// isTerminal reports whether w is a terminal that can draw bars.
+func isTerminal(w io.Writer, env environ) bool {
+	return env("TERM") != "dumb" && cupwriter.New(w, false).IsTerminal()
+}
+
+// view shows the phases of a command. Its methods are called one at a time.
+type view interface {
+	// begin is called once for each phase, when it is first heard of.
+	begin(m *meter)
+	// show is called several times a second while there is news.
+	show(m *meter, now time.Time)
+	// end is called once for each phase, when the command is over.
+	end(m *meter, now time.Time)
+	close()
+}
+
+// progress collects the events of a command and shows them through a view. A nil progress
+// shows nothing.
+type progress struct {
+	view   view
+	stop   chan struct{}
+	done   sync.WaitGroup
+	closed bool // used by the command's own goroutine alone
+
+	mu      sync.Mutex
+	phases  map[string]*meter
+	order   []*meter
+	current *meter
+	fresh   bool // there are events that were not shown
+}
+
+// startProgress begins to show progress in the given mode; quiet gives nil.
+func startProgress(mode string, c *console) *progress {
+	var v view
+	switch mode {
+	case progressQuiet:
+		return nil
+	case progressTTY:
+		v = newBars(c)
+	case progressJSON:
+		v = &eventView{console: c}
+	default:
+		v = &plainView{console: c, every: plainEvery}
+	}
+	return startView(v)
+}
+
+func startView(v view) *progress {
+	p := &progress{view: v, stop: make(chan struct{}), phases: map[string]*meter{}}
+	p.done.Add(1)
+	go p.loop()
+	return p
+}
+
+// event takes in an event; it is a bundle.ProgressFunc.
+func (p *progress) event(e bundle.Event) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m, known := p.phases[e.Phase]
+	if !known {
+		m = newMeter(e, time.Now())
+		p.phases[e.Phase] = m
+		p.order = append(p.order, m)
+		p.current = m
+		p.view.begin(m)
+		return
+	}
+	m.update(e)
+	p.current, p.fresh = m, true
+}
+
+func (p *progress) loop() {
+	defer p.done.Done()
+	tick := time.NewTicker(250 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case now := <-tick.C:
+			p.mu.Lock()
+			if p.current != nil {
+				p.current.tick(now)
+				p.view.show(p.current, now)
+				p.fresh = false
+			}
+			p.mu.Unlock()
+		}
+	}
+}
+
+// close ends the showing; what is printed afterwards stands below it. Closing again is
+// nothing.
+func (p *progress) close() {
+	if p == nil || p.closed {
+		return
+	}
+	p.closed = true
+	close(p.stop)
+	p.done.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for _, m := range p.order {
+		p.view.end(m, now)
+	}
+	p.view.close()
+}
+
+// plainView prints a line when a phase begins and every so often.
+type plainView struct {
+	console *console
+	every   time.Duration
+	printed time.Time
+	waiting string
+}
+
+func (v *plainView) begin(m *meter) {
+	v.printed = m.started
+	v.console.say("%s: %s", m.last.Phase, trusted(orWord(m.figures(), "begins")))
+}
+
+func (v *plainView) show(m *meter, now time.Time) {
+	// A wait is news at once, though not each time that it comes back.
+	news := m.last.Wait != "" && m.last.Wait != v.waiting && now.Sub(v.printed) >= v.every/10
+	if !news && now.Sub(v.printed) < v.every {
+		return
+	}
+	v.printed, v.waiting = now, m.last.Wait
+	v.console.say("%s: %s", m.last.Phase, trusted(orWord(m.figures(), "still at it")))
+}
+
+func (v *plainView) end(*meter, time.Time) {}
+func (v *plainView) close()                {}
+
+func orWord(s, word string) string {
+	if s == "" {
+		return word
+	}
+	return s
+}
+
+// eventView prints one JSON object a line: at the beginning and the end of each phase, and
+// once a second between.
+type eventView struct {
+	console *console
+	printed time.Time
+}
+
+// progressEvent is the JSON form of progress.
+type progressEvent struct {
+	Event      string  `json:"event"` // "begin", "progress", "end"
+	Time       string  `json:"time"`
+	Phase      string  `json:"phase"`
+	Item       string  `json:"item,omitempty"`
+	Done       int64   `json:"done"`
+	Reused     int64   `json:"reused"`
+	Total      int64   `json:"total"`
+	Blobs      int     `json:"blobs"`
+	TotalBlobs int     `json:"totalBlobs"`
+	Rate       int64   `json:"rate"`           // bytes a second
+	Left       float64 `json:"left,omitempty"` // seconds
+	Wait       string  `json:"wait,omitempty"`
+}
+
+func (v *eventView) print(event string, m *meter, now time.Time) {
+	e := m.last
+	doc := progressEvent{
+		Event: event, Time: now.UTC().Format(time.RFC3339), Phase: e.Phase, Item: printable(e.Item),
+		Done: e.Done, Reused: e.Reused, Total: e.Total, Blobs: e.Blobs, TotalBlobs: e.TotalBlobs,
+		Rate: int64(m.rate), Wait: printable(e.Wait),
+	}
+	if left, ok := m.left(); ok {
+		doc.Left = left.Seconds()
+	}
+	if line, err := json.Marshal(doc); err == nil {
+		v.console.Write(append(line, '\n'))
+	}
+}
+
+func (v *eventView) begin(m *meter) { v.printed = m.started; v.print("begin", m, m.started) }
+
+func (v *eventView) show(m *meter, now time.Time) {
+	if now.Sub(v.printed) >= time.Second {
+		v.printed = now
+		v.print("progress", m, now)
+	}
+}
+
+func (v *eventView) end(m *meter, now time.Time) { v.print("end", m, now) }
+func (v *eventView) close()                      {}
+
+// barView draws a bar for each phase.
+type barView struct {
+	console *console
+	bars    *mpb.Progress
+	drawn   map[*meter]*drawnBar
+}
+
+// drawnBar holds what its decorators show; they run on the goroutine of the bars' library.
+type drawnBar struct {
+	bar  *mpb.Bar
+	mu   sync.Mutex
+	text string
+}
+
+func newBars(c *console) *barView {
+	c.mu.Lock()
+	out := c.stderr
+	c.mu.Unlock()
+	bars := mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond), mpb.WithAutoRefresh())
+	c.draw(bars)
+	return &barView{console: c, bars: bars, drawn: map[*meter]*drawnBar{}}
+}
+
+func (v *barView) begin(m *meter) {
+	b := &drawnBar{text: m.figures()}
+	b.bar = v.bars.New(m.last.Total,
+		mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
+		mpb.BarWidth(30),
+		mpb.PrependDecorators(decor.Name(m.last.Phase, decor.WCSyncSpaceR)),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			return " " + b.text
+		})),
+	)
+	v.drawn[m] = b
+}
+
+func (v *barView) show(m *meter, _ time.Time) {
+	b := v.drawn[m]
+	b.mu.Lock()
+	b.text = m.figures()
+	b.mu.Unlock()
+	b.bar.SetTotal(m.last.Total, false)
+	b.bar.SetCurrent(m.position())
+}
+
+func (v *barView) end(m *meter, now time.Time) {
+	m.last.Item, m.last.Wait = "", ""
+	v.show(m, now)
+	// A phase that was cut short keeps its bar as far as it came.
+	v.drawn[m].bar.Abort(false)
+}
+
+func (v *barView) close() {
+	v.bars.Wait()
+	v.console.draw(nil)
+}
+
+// waiting shows that a host is waited for until something moves again; registry clients
+// call it.
+func (p *progress) waiting(host, why string, d time.Duration) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.current != nil {
+		p.current.last.Wait = host + ": " + why + ", again in " + d.Round(time.Second).String()
+	}
+}

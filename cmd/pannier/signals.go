@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// onSignals returns a context that the first Ctrl-C, or SIGTERM, ends with errInterrupted as
+// its cause, so that the command saves its state and returns. The second one ends the
+// program at once: what was saved up to then is kept all the same, by the order of writing.
+// The function that it returns must be called when the command is over.
+func onSignals(ctx context.Context, c *console, quit func(code int)) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 2)
+	over := make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		first := true
+		for {
+			select {
+			case <-over:
+				return
+			case <-signals:
+				if !first {
+					quit(exitInterrupted)
+					return
+				}
+				first = false
+				cancel(errInterrupted)
+				// Only now: a terminal that takes no more output must not keep the state
+				// from being saved.
+				c.say("interrupted: saving the state; once more ends at once")
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(over)
+		cancel(nil)
+	}
+}
+
+// commandLine renders a command as a person would type it, quoted for a shell.
+func commandLine(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = quote(w)
+	}
+	return strings.Join(quoted, " ")
+}
+
+// programName is how this program was called: as a plugin it is "oc pannier".
+func programName(arg0 string) string {
+	name := strings.TrimSuffix(filepath.Base(arg0), ".exe")
+	if name == "oc-pannier" {
+		return "oc pannier"
+	}
+	if strings.ContainsRune(arg0, filepath.Separator) && name == "pannier" && !filepath.IsAbs(arg0) {
+		return arg0
+	}
+	return "pannier"
+}
+
+// quote quotes a word for a POSIX shell where it needs it. Words that are not printable are
+// left to be shown, not to be copied.
+func quote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("@%+=:,./_-", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

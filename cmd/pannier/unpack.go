@@ -1,0 +1,322 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"pannier/apply"
+	"pannier/bundle/objects"
+	"pannier/bundle/remote"
+	"pannier/verify"
+)
+
+type unpackFlags struct {
+	logFlags
+	registryFlags
+	trustFlags
+	progressFlags
+	outputFlags
+	mirrorSetFlag
+
+	fromDir     cli.StringSlice
+	to          string
+	cluster     string
+	releases    cli.StringSlice
+	objectsDir  string
+	prefix      string
+	dryRun      bool
+	checkAll    bool
+	missingOnly bool
+}
+
+func (s *session) unpackCommand() *cli.Command {
+	f := &unpackFlags{}
+	flags := []cli.Flag{
+		&cli.StringSliceFlag{Name: "release", Destination: &f.releases,
+			Usage: "only the release `VERSION[-ARCH]`; repeatable; default: $OCP_RELEASE, else all"},
+		&cli.StringSliceFlag{Name: "from-dir", Destination: &f.fromDir, Usage: "`MEDIA`, for those who are used to oc; repeatable"},
+		&cli.StringFlag{Name: "to", Destination: &f.to, Usage: "`REGISTRY/REPO`, for those who are used to oc"},
+		&cli.StringFlag{Name: "cluster-registry", Destination: &f.cluster,
+			Usage: "the name `REGISTRY/REPO` by which the nodes know the registry, where it differs from the one pushed to"},
+		&cli.BoolFlag{Name: "dry-run", Destination: &f.dryRun, Usage: "say what would be done; write nothing anywhere"},
+		&cli.StringFlag{Name: "objects-dir", Destination: &f.objectsDir, Usage: "write the cluster objects into `DIR`; without it they are printed"},
+		&cli.BoolFlag{Name: "check-all", Destination: &f.checkAll, Usage: "ask the registry for every blob, not only every manifest"},
+		&cli.BoolFlag{Name: "missing-only", Destination: &f.missingOnly,
+			Usage: "read from the drive only what the registry lacks; by default every selected blob is read and hashed"},
+		&cli.StringFlag{Name: "additional-prefix", Destination: &f.prefix, Usage: "`PATH` that stands before the path of additional images"},
+		f.mirrorSetFlag.flag(),
+	}
+	flags = append(flags, f.registryFlags.flags()...)
+	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
+	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
+	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json; with --dry-run")...)
+	flags = append(flags, f.logFlags.flags()...)
+	return &cli.Command{
+		Name: "unpack", Usage: "put the drive's releases into a disconnected registry: drive -> registry", ArgsUsage: "MEDIA... REGISTRY/REPO",
+		Description: "Every blob is verified before it is pushed; the drive is never written to. Nobody is asked\n" +
+			"but the registry, and hosts that it names itself. The cluster objects go to stdout as YAML:\n" +
+			"pannier unpack MEDIA REGISTRY/REPO | oc apply -f -",
+		Flags:  flags,
+		Action: func(c *cli.Context) error { return s.unpack(c.Context, f, c.Args().Slice()) },
+	}
+}
+
+func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) error {
+	asJSON, err := f.dryJSON(s.command, f.dryRun)
+	if err != nil {
+		return err
+	}
+	opts, selectedBy, err := s.unpackOptions(f, args)
+	if err != nil {
+		return err
+	}
+	if err := s.start(&f.logFlags, &f.progressFlags); err != nil {
+		return err
+	}
+	opts.Logger, opts.Progress = s.log, s.progress.event
+	registry, err := f.registryFlags.options(s)
+	if err != nil {
+		return err
+	}
+	registry.Confined = true
+	// The flag is about the registry; a host that it names is another matter.
+	registry.InsecureHosts = []string{opts.Destination.Registry}
+	if opts.Client, err = remote.New(registry); err != nil {
+		return err
+	}
+	if opts.Stores = f.storeList(s.env); len(opts.Stores) > 0 {
+		if opts.StoreClient, err = s.storeClient(f.authority); err != nil {
+			return err
+		}
+	}
+	verifier, err := f.verifier(s)
+	if err != nil {
+		return err
+	}
+	opts.Signatures = verifier
+
+	s.sayLeftOut(ctx, opts, selectedBy)
+	result, err := apply.Unpack(ctx, opts)
+	s.progress.close()
+	if result == nil {
+		return err
+	}
+	if printErr := s.printUnpack(opts, result, asJSON, err); err == nil {
+		err = printErr
+	}
+	return err
+}
+
+// unpackOptions reads arguments, flags and the environment; selectedBy says which variable
+// selects a release, if one does.
+func (s *session) unpackOptions(f *unpackFlags, args []string) (opts apply.UnpackOptions, selectedBy string, err error) {
+	opts = apply.UnpackOptions{
+		Prefix: f.prefix, CheckAll: f.checkAll, MissingOnly: f.missingOnly, DryRun: f.dryRun,
+		ObjectsDir: s.env.expandHome(f.objectsDir), Jobs: f.jobs, Cache: s.env.cacheDir(),
+	}
+	if f.checkAll && f.missingOnly {
+		return opts, "", usagef(s.command, "--check-all and --missing-only contradict each other")
+	}
+	if opts.Policy, err = f.policyValue(s.command); err != nil {
+		return opts, "", err
+	}
+	if opts.MirrorSet, err = f.mirrorSetFlag.value(s.command); err != nil {
+		return opts, "", err
+	}
+	if f.cluster != "" {
+		if opts.Cluster, err = parseDestination(s.command, "--cluster-registry", f.cluster); err != nil {
+			return opts, "", err
+		}
+	}
+	if opts.Releases, err = parseReleaseSelection(s.command, f.releases.Value()); err != nil {
+		return opts, "", err
+	}
+	if len(opts.Releases) == 0 {
+		tag, variable, err := s.env.selection()
+		if err != nil {
+			return opts, "", err
+		}
+		if tag != "" {
+			opts.Releases, selectedBy = []string{tag}, variable
+		}
+	}
+	dest, media, err := s.unpackArguments(f, args)
+	if err != nil {
+		return opts, "", err
+	}
+	opts.Destination, opts.Media = *dest, media
+	return opts, selectedBy, nil
+}
+
+// unpackArguments tells MEDIA... from REGISTRY/REPO: the last argument is the destination
+// unless --to is given, it looks like a path, or it stands alone and exists.
+func (s *session) unpackArguments(f *unpackFlags, args []string) (*objects.Destination, []string, error) {
+	media := append([]string{}, f.fromDir.Value()...)
+	var dest *objects.Destination
+	var err error
+	last := len(args) - 1
+	switch {
+	case f.to != "":
+		dest, err = parseDestination(s.command, "--to", f.to)
+	case last >= 0 && !looksLikePath(args[last]) && (last > 0 || len(media) > 0 || !exists(args[last])):
+		dest, err = parseDestination(s.command, "the last argument", args[last])
+		args = args[:last]
+	default:
+		dest, err = s.env.destination()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	media = append(media, args...)
+	if len(media) == 0 {
+		if m := s.env.media(); m != "" {
+			media = []string{m}
+		} else {
+			return nil, nil, usagef(s.command, "MEDIA is missing: pannier unpack MEDIA... REGISTRY/REPO, or set REMOVABLE_MEDIA_PATH")
+		}
+	}
+	if dest == nil {
+		return nil, nil, usagef(s.command, "REGISTRY/REPO is missing: name the local registry and repository last, as registry.example:5000/ocp4/openshift4, or set LOCAL_REGISTRY and LOCAL_REPOSITORY")
+	}
+	var paths []string
+	for _, m := range media {
+		if m = s.env.expandHome(m); !slices.Contains(paths, m) {
+			paths = append(paths, m)
+		}
+	}
+	return dest, paths, nil
+}
+
+func looksLikePath(arg string) bool { return arg != "" && strings.ContainsAny(arg[:1], "/.~") }
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+// sayLeftOut tells which releases of the drives are left out because the environment selects
+// one: whoever forgot about the variable should know.
+func (s *session) sayLeftOut(ctx context.Context, opts apply.UnpackOptions, selectedBy string) {
+	if selectedBy == "" {
+		return
+	}
+	var left []string
+	for _, media := range opts.Media {
+		found, err := verify.Inspect(ctx, verify.InspectOptions{Media: media, Cache: opts.Cache, Logger: s.log})
+		if err != nil || found == nil {
+			continue // unpack will say what is wrong with it
+		}
+		for _, rel := range found.Releases {
+			tag := rel.Version + "-" + rel.Arch
+			if !slices.Contains(opts.Releases, tag) && !slices.Contains(opts.Releases, rel.Version) && !slices.Contains(left, tag) {
+				left = append(left, tag)
+			}
+		}
+	}
+	s.console.say("%s selects %s%s", selectedBy, strings.Join(opts.Releases, ", "), leftOutText(left))
+}
+
+func leftOutText(left []string) string {
+	if len(left) == 0 {
+		return ""
+	}
+	return "; left out: " + strings.Join(left, ", ") + " (--release selects others)"
+}
+
+func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, asJSON bool, failure error) error {
+	c := s.console
+	s.warnAll(r.Warnings)
+	if opts.DryRun {
+		switch {
+		case failure != nil:
+			return nil
+		case asJSON:
+			return s.printPlanJSON(r.Plan)
+		}
+		return s.printPlan(r.Plan, "would be pushed", "")
+	}
+	cluster := opts.Destination
+	if opts.Cluster != nil {
+		cluster = *opts.Cluster
+	}
+	if opts.ObjectsDir == "" {
+		if err := s.printObjects(r.Objects, "for "+cluster.String()); err != nil {
+			return err
+		}
+	}
+
+	rows := [][]string{
+		{"pushed", fmt.Sprintf("%d blobs, %s", r.Pushed.Blobs, bytesText(r.Pushed.Bytes)), "read, verified and pushed"},
+		{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, bytesText(r.Present.Bytes)), "read and verified, not pushed"},
+	}
+	if opts.MissingOnly || r.Skipped.Blobs > 0 {
+		rows = append(rows, []string{"skipped", fmt.Sprintf("%d blobs, %s", r.Skipped.Blobs, bytesText(r.Skipped.Bytes)), "not read: the registry has them"})
+	}
+	if len(r.Refused) > 0 {
+		rows = append(rows, []string{"REFUSED", fmt.Sprintf("%d blobs or images", len(r.Refused)), "listed below"})
+	}
+	for _, contact := range r.Contacts {
+		via := "direct"
+		if contact.Proxy != "" {
+			via = "through the proxy " + contact.Proxy
+		}
+		rows = append(rows, []string{"contacted", contact.Host, contact.Why + ", " + via})
+	}
+	c.say("%s", trusted(table(rows)))
+	s.sayReleases(r)
+	if failure != nil {
+		return nil
+	}
+	s.sayObjects(opts, r)
+	return nil
+}
+
+func (s *session) sayReleases(r *apply.UnpackResult) {
+	var rows [][]string
+	for _, rel := range r.Releases {
+		state := "complete"
+		if !rel.Complete {
+			state = "NOT COMPLETE"
+		}
+		rows = append(rows, []string{"release", rel.Tag, state}, []string{"  image", rel.Image}, []string{"  signature", signatureText(rel.Signature)})
+	}
+	if len(rows) > 0 {
+		s.console.say("%s", trusted(table(rows)))
+	}
+}
+
+// sayObjects says what to do with the cluster objects, and prints what a person types next.
+func (s *session) sayObjects(opts apply.UnpackOptions, r *apply.UnpackResult) {
+	c := s.console
+	switch {
+	case len(r.Objects) == 0:
+	case opts.ObjectsDir != "":
+		c.say("Cluster objects, to be applied in this order:")
+		for _, o := range r.Objects {
+			c.say("  %s", objectPath(opts.ObjectsDir, o))
+		}
+	default:
+		c.say("%d cluster objects are on stdout: save them, or pipe them into \"oc apply -f -\".", len(r.Objects))
+	}
+	if len(r.InstallConfig) > 0 {
+		c.say("For a new cluster, into install-config.yaml:")
+		for _, line := range strings.Split(strings.TrimRight(string(r.InstallConfig), "\n"), "\n") {
+			c.say("  %s", line)
+		}
+	}
+	for _, rel := range r.Releases {
+		if rel.Complete {
+			c.say("When the objects are applied, ask the cluster for %s with:\noc adm upgrade --allow-explicit-upgrade --to-image %s", rel.Tag, rel.Image)
+		}
+	}
+}
+
+// objectPath is where apply.Unpack writes an object.
+func objectPath(dir string, o objects.Object) string {
+	return strings.TrimRight(dir, "/") + "/" + o.FileName()
+}
