@@ -66,8 +66,8 @@ type Bundle struct {
 	// Contents is what Index names, from the bbolt index where that is sound, else from the
 	// layout itself. Of a bundle without seal it is all that the bbolt index knows of.
 	Contents *Contents
-	// Pending are the blobs, by digest, of what a pack after Seal wanted and did not finish, as
-	// far as the newest index on the drive tells.
+	// Pending are the blobs, by digest, of what a pack wanted and did not finish beside what
+	// Seal covers, as far as the newest index on the drive tells.
 	Pending map[digest.Digest]store.Record
 	// IndexProblem says why the bbolt index was not used; nil if it was.
 	IndexProblem error
@@ -115,11 +115,11 @@ func (b *Bundle) read(ctx context.Context, opts OpenOptions) error {
 		return err
 	}
 	b.Contents, b.IndexProblem = b.contentsFromIndex(opts.Cache)
-	if b.Interrupted {
-		b.Pending = b.pendingRecords(opts.Cache)
-	}
 	switch {
 	case b.IndexProblem == nil:
+		if b.Seal != nil {
+			b.Pending = b.pendingRecords(opts.Cache)
+		}
 		return nil
 	case errors.Is(b.IndexProblem, store.ErrVersion):
 		return fmt.Errorf("%s: %w", b.Layout.Dir(), ErrVersion)
@@ -225,11 +225,11 @@ func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
 	return nil, last
 }
 
-// pendingRecords reads what an interrupted pack noted in a newer generation of the index. It
-// explains files; nothing depends on it.
+// pendingRecords reads what a pack that did not finish noted in the newest index. It explains
+// files; nothing depends on it.
 func (b *Bundle) pendingRecords(cache string) map[digest.Digest]store.Record {
 	for _, g := range b.generations(indexPrefix, indexSuffix) {
-		if g <= b.Seal.Generation {
+		if g < b.Seal.Generation {
 			break
 		}
 		x, cleanup, err := b.openIndexCopy(g, cache)
@@ -238,9 +238,13 @@ func (b *Bundle) pendingRecords(cache string) map[digest.Digest]store.Record {
 		}
 		c, err := contentsFromStore(x, nil)
 		cleanup()
-		if err == nil {
-			return c.Records
+		if err != nil {
+			continue
 		}
+		for d := range b.Contents.Records {
+			delete(c.Records, d)
+		}
+		return c.Records
 	}
 	return nil
 }

@@ -158,7 +158,7 @@ func (c *Contents) RenderedMirrorSet(tag string) (objects.Object, bool) {
 // rendered reports whether the drive carries the mirror set of a sealed release for the
 // destination of this run.
 func (p *packer) rendered(rel store.Release) bool {
-	sources, err := p.have.Contents.Sources(rel.Tag)
+	sources, err := p.base.Sources(rel.Tag)
 	if err != nil {
 		return false
 	}
@@ -166,6 +166,6 @@ func (p *packer) rendered(rel store.Release) bool {
 	if err != nil {
 		return false
 	}
-	have, ok := p.have.Contents.RenderedMirrorSet(rel.Tag)
+	have, ok := p.base.RenderedMirrorSet(rel.Tag)
 	return ok && have.Kind == want.Kind && string(have.YAML) == string(want.YAML)
 }

@@ -212,7 +212,11 @@ func contentsFromStore(x *store.Index, idx *ocispec.Index) (*Contents, error) {
 		return nil, err
 	}
 	return c, x.Records(func(r store.Record) error {
-		if idx == nil || slices.ContainsFunc(r.Images, func(t string) bool { return tags[t] }) {
+		if idx != nil {
+			// An image of a pack that did not finish may need it too.
+			r.Images = slices.DeleteFunc(r.Images, func(t string) bool { return !tags[t] })
+		}
+		if idx == nil || len(r.Images) > 0 {
 			c.Records[r.Digest] = r
 		}
 		return nil

@@ -46,8 +46,9 @@ const (
 )
 
 const (
-	maxDocument  = 64 << 20 // bytes of one captured document that are read
-	maxDocuments = 1000     // documents of one release
+	maxDocument      = store.MaxDocument // bytes of one captured document
+	maxDocumentBytes = 64 << 20          // bytes of all documents of one release
+	maxDocuments     = 1000              // documents of one release
 )
 
 var documentName = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{0,127}$`)
@@ -137,10 +138,14 @@ func readDocuments(ctx context.Context, f content.Fetcher, desc ocispec.Descript
 	}
 	docs := make(map[string][]byte, len(m.Layers))
 	var list []store.Document
+	var total int64
 	for _, layer := range m.Layers {
 		name := layer.Annotations[ocispec.AnnotationTitle]
-		if !documentName.MatchString(name) {
-			return none, nil, nil, fmt.Errorf("%s: %w: a document named %q", desc.Digest, content.ErrInvalid, name)
+		if _, twice := docs[name]; twice || !documentName.MatchString(name) {
+			return none, nil, nil, fmt.Errorf("%s: %w: a document named %q, or two", desc.Digest, content.ErrInvalid, name)
+		}
+		if total += layer.Size; total > maxDocumentBytes {
+			return none, nil, nil, fmt.Errorf("%s: %w: more than %d bytes of documents", desc.Digest, content.ErrInvalid, int64(maxDocumentBytes))
 		}
 		data, err := content.ReadAll(ctx, f, layer, maxDocument)
 		if err != nil {

@@ -175,7 +175,7 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // unchanged reports whether the seal on the drive covers everything that is asked for, and
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
-	return p.have != nil && p.have.Seal != nil && !p.have.Interrupted && len(p.have.SealProblems) == 0 &&
+	return p.trusted && !p.have.Interrupted && len(p.have.SealProblems) == 0 &&
 		p.have.IndexProblem == nil && len(p.items) == 0 && p.have.onlyGeneration()
 }
 
@@ -202,7 +202,7 @@ func (p *packer) summarize(res *PackResult) {
 	for _, r := range p.allReleases() {
 		if !slices.ContainsFunc(res.Releases, func(o PackedRelease) bool { return o.Tag == r.Tag }) {
 			res.Releases = append(res.Releases, PackedRelease{
-				Tag: r.Tag, Digest: r.Descriptor.Digest.String(), Images: p.have.Contents.Components(r.Tag),
+				Tag: r.Tag, Digest: r.Descriptor.Digest.String(), Images: p.base.Components(r.Tag),
 				Signature: SignatureVerdict{Status: r.Signature}, Kept: true,
 			})
 		}

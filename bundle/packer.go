@@ -29,6 +29,12 @@ type packer struct {
 	log  *slog.Logger
 	have *Bundle // what stands on the drive; nil if nothing does
 
+	// base is what the drive's layout index names and this run leaves as it is, or nil. Its
+	// blobs are trusted, by record and size, only if a valid seal covers them.
+	base    *Contents
+	trusted bool
+	kept    map[string]bool // tags of base that were asked for and need nothing
+
 	mu       sync.Mutex // guards what follows while the plan is made
 	repos    map[string]*remote.Repository
 	items    map[digest.Digest]*item
@@ -87,7 +93,7 @@ func newPacker(opts PackOptions) (*packer, error) {
 	}
 	return &packer{
 		opts: opts, log: opts.Logger, repos: map[string]*remote.Repository{},
-		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{},
+		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{}, kept: map[string]bool{},
 	}, nil
 }
 
@@ -121,6 +127,61 @@ func (p *packer) open(ctx context.Context) error {
 	}
 	if p.have.IndexProblem != nil && p.have.Index != nil {
 		p.warn("the index on the drive cannot be used (%v); it is made again from the layout", p.have.IndexProblem)
+	}
+	return p.takeBase(ctx)
+}
+
+// takeBase finds out what the drive holds beside what is asked for. index.json without a
+// valid seal is of a pack that was interrupted at its very end, or the seal was lost: what it
+// names is kept, but every byte of it is hashed again.
+func (p *packer) takeBase(ctx context.Context) error {
+	if p.have.Seal != nil {
+		p.base, p.trusted = p.have.Contents, true
+		return nil
+	}
+	if p.have.Index == nil {
+		return nil
+	}
+	base, err := ContentsFromLayout(ctx, p.have.Layout, p.have.Index)
+	if err != nil {
+		return err
+	}
+	if b := base.Broken(); len(b) > 0 {
+		p.warn("there is no valid seal, and %s of %s cannot be read (%v): what the drive held is packed only as far as it is asked for now", b[0].Descriptor.Digest, b[0].Image, b[0].Err)
+		return nil
+	}
+	for i, rel := range base.Releases {
+		base.Releases[i].Signature = SignatureUnverified
+		if known, ok := p.have.Contents.Release(rel.Tag); ok && known.Signature != "" {
+			base.Releases[i].Signature = known.Signature
+		}
+	}
+	p.base = base
+	return nil
+}
+
+// distrust plans to hash, and if need be to fetch again, what no valid seal covers.
+func (p *packer) distrust() error {
+	if p.base == nil || p.trusted {
+		return nil
+	}
+	for d, r := range p.base.Records {
+		desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
+		var repo *remote.Repository
+		if r.Source != "" {
+			var err error
+			if repo, err = p.repository(r.Source); err != nil {
+				return err
+			}
+		}
+		for _, tag := range r.Images {
+			if p.replaced[tag] {
+				continue
+			}
+			if err := p.want(desc, nil, repo, tag); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -180,32 +241,19 @@ func (p *packer) warn(format string, args ...any) {
 
 // sealed returns the record of a blob that the drive's seal covers.
 func (p *packer) sealed(d digest.Digest) (store.Record, bool) {
-	if p.have == nil || p.have.Seal == nil {
+	if !p.trusted {
 		return store.Record{}, false
 	}
-	r, ok := p.have.Contents.Records[d]
+	r, ok := p.base.Records[d]
 	return r, ok
 }
 
-// keeps reports whether the seal on the drive covers the image tag with that digest.
-func (p *packer) keeps(tag string, d digest.Digest) bool {
-	if p.have == nil || p.have.Seal == nil {
-		return false
-	}
-	for _, img := range p.have.Contents.Images {
-		if img.Tag == tag {
-			return img.Descriptor.Digest == d
-		}
-	}
-	return false
-}
-
-// sealedTag returns the digest that a tag has on the sealed drive.
-func (p *packer) sealedTag(tag string) (digest.Digest, bool) {
-	if p.have == nil || p.have.Seal == nil {
+// baseTag returns the digest that a tag has on the drive.
+func (p *packer) baseTag(tag string) (digest.Digest, bool) {
+	if p.base == nil {
 		return "", false
 	}
-	for _, img := range p.have.Contents.Images {
+	for _, img := range p.base.Images {
 		if img.Tag == tag {
 			return img.Descriptor.Digest, true
 		}
@@ -264,20 +312,14 @@ func (p *packer) classify() error {
 func (p *packer) plan() (Plan, error) {
 	plan := Plan{Free: -1}
 	for _, it := range p.items {
-		if content.IsManifest(it.desc.MediaType) && it.data != nil {
-			plan.Manifests++
-			continue
-		}
-		add := func(c *Count, n int64) {
-			c.Total += n
-			if it.state == stateAbsent {
-				c.Transfer += n
-			} else {
-				c.Present += n
+		plan.add(it.desc, it.state != stateAbsent)
+	}
+	if p.base != nil {
+		for d, r := range p.base.Records {
+			if p.items[d] == nil && slices.ContainsFunc(r.Images, func(t string) bool { return p.kept[t] }) {
+				plan.add(ocispec.Descriptor{MediaType: r.MediaType, Size: r.Size}, true)
 			}
 		}
-		add(&plan.Blobs, 1)
-		add(&plan.Bytes, it.desc.Size)
 	}
 	tags := map[string]bool{}
 	for tag, img := range p.images {
@@ -319,6 +361,24 @@ func (p *packer) plan() (Plan, error) {
 	return plan, nil
 }
 
+// add counts one blob or manifest.
+func (plan *Plan) add(desc ocispec.Descriptor, present bool) {
+	if content.IsManifest(desc.MediaType) {
+		plan.Manifests++
+		return
+	}
+	count := func(c *Count, n int64) {
+		c.Total += n
+		if present {
+			c.Present += n
+		} else {
+			c.Transfer += n
+		}
+	}
+	count(&plan.Blobs, 1)
+	count(&plan.Bytes, desc.Size)
+}
+
 // sourcesOf are the repositories of a release, planned now or sealed before.
 func (p *packer) sourcesOf(rel store.Release) ([]string, error) {
 	for _, pr := range p.releases {
@@ -326,7 +386,7 @@ func (p *packer) sourcesOf(rel store.Release) ([]string, error) {
 			return payloadSources(rel.Source, pr.payload), nil
 		}
 	}
-	return p.have.Contents.Sources(rel.Tag)
+	return p.base.Sources(rel.Tag)
 }
 
 // need is how many bytes the run will write, with what the index, the lists of sums and the
@@ -346,10 +406,10 @@ func (p *packer) need() int64 {
 // keptTags are the tags that the seal covers and that this run leaves as they are.
 func (p *packer) keptTags() []string {
 	var out []string
-	if p.have == nil || p.have.Seal == nil {
+	if p.base == nil {
 		return nil
 	}
-	for _, img := range p.have.Contents.Images {
+	for _, img := range p.base.Images {
 		if img.Kind != store.KindDocuments && !p.replaced[img.Tag] {
 			out = append(out, img.Tag)
 		}

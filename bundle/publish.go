@@ -93,8 +93,8 @@ func (p *packer) layoutIndex() *ocispec.Index {
 		Manifests: []ocispec.Descriptor{},
 	}
 	images := maps.Clone(p.images)
-	if p.have != nil && p.have.Seal != nil {
-		for _, img := range p.have.Contents.Images {
+	if p.base != nil {
+		for _, img := range p.base.Images {
 			if _, planned := images[img.Tag]; !planned && !p.replaced[img.Tag] {
 				images[img.Tag] = img
 			}
@@ -124,8 +124,8 @@ func (p *packer) allReleases() []store.Release {
 	for _, pr := range p.releases {
 		out = append(out, pr.record)
 	}
-	if p.have != nil && p.have.Seal != nil {
-		for _, r := range p.have.Contents.Releases {
+	if p.base != nil {
+		for _, r := range p.base.Releases {
 			if !slices.ContainsFunc(out, func(o store.Release) bool { return o.Tag == r.Tag }) {
 				out = append(out, r)
 			}
@@ -138,7 +138,7 @@ func (p *packer) allReleases() []store.Release {
 // settle takes what this run replaced out of the index: images that are gone, and blobs that
 // nothing needs any more. Their files stay until the new seal stands.
 func (p *packer) settle() error {
-	if p.have == nil || p.have.Seal == nil {
+	if p.base == nil {
 		return nil
 	}
 	var gone []string
@@ -151,7 +151,7 @@ func (p *packer) settle() error {
 		return err
 	}
 	var keep []store.Record
-	for _, d := range slices.Sorted(maps.Keys(p.have.Contents.Records)) {
+	for _, d := range slices.Sorted(maps.Keys(p.base.Records)) {
 		if _, planned := p.items[d]; planned {
 			continue
 		}
@@ -260,8 +260,8 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack) (*Seal, erro
 	for d, it := range p.items {
 		add(d, it.desc.Size)
 	}
-	if p.have != nil && p.have.Seal != nil {
-		for d, r := range p.have.Contents.Records {
+	if p.base != nil {
+		for d, r := range p.base.Records {
 			if _, planned := p.items[d]; !planned && !slices.Contains(p.orphans, d) {
 				add(d, r.Size)
 			}

@@ -32,7 +32,7 @@ func (p *packer) resolve(ctx context.Context) error {
 			return fmt.Errorf("image %s: %w", ref, err)
 		}
 	}
-	return nil
+	return p.distrust()
 }
 
 // resolveRelease plans one release. One that the seal covers costs one request, to see that
@@ -64,7 +64,7 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 		return err
 	}
 	tag := release.Tag(payload.Version, payload.Arch)
-	if d, ok := p.sealedTag(tag); ok && d != desc.Digest {
+	if d, ok := p.baseTag(tag); ok && d != desc.Digest {
 		return fmt.Errorf("%w: %s is %s on the drive, and now %s", ErrConflict, tag, d, desc.Digest)
 	}
 	for _, r := range p.releases {
@@ -99,10 +99,10 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 
 // sealedRelease reports whether the drive's seal covers what ref names, which then is kept.
 func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref release.Reference, want string) (bool, error) {
-	if p.have == nil || p.have.Seal == nil || p.opts.Refresh {
+	if !p.trusted || p.opts.Refresh {
 		return false, nil
 	}
-	for _, rel := range p.have.Contents.Releases {
+	for _, rel := range p.base.Releases {
 		if rel.Source != repo.Name() || ref.Version != "" && (rel.Version != ref.Version || rel.Arch != ref.Arch) {
 			continue
 		}
@@ -118,31 +118,31 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 		if p.opts.Destination != nil && !p.rendered(rel) {
 			return false, nil
 		}
-		if ok, err := p.sizesRight(rel.Tag); err != nil || !ok {
-			return false, err
-		}
-		return true, nil
+		return p.keep(rel.Tag), nil
 	}
 	return false, nil
 }
 
-// sizesRight reports whether every blob that the images of a sealed release need is there
-// with its size.
-func (p *packer) sizesRight(releaseTag string) (bool, error) {
+// keep leaves a sealed release as it is, if every blob that its images need is there with
+// its size; otherwise it reports false, and the release is planned anew.
+func (p *packer) keep(releaseTag string) bool {
 	tags := map[string]bool{}
-	for _, img := range p.have.Contents.Images {
+	for _, img := range p.base.Images {
 		tags[img.Tag] = img.Release == releaseTag
 	}
-	for d, r := range p.have.Contents.Records {
+	for d, r := range p.base.Records {
 		if !slices.ContainsFunc(r.Images, func(t string) bool { return tags[t] }) {
 			continue
 		}
 		if size, err := p.have.Layout.Stat(d); err != nil || size != r.Size {
-			p.log.Info("a sealed blob is not as it was", "digest", d, "size", size, "err", err)
-			return false, nil
+			p.warn("%s on the drive is not as it was sealed; it is fetched again", d)
+			return false
 		}
 	}
-	return true, nil
+	for tag, own := range tags {
+		p.kept[tag] = p.kept[tag] || own
+	}
+	return true
 }
 
 // checkWanted compares what was asked for with what the payload says of itself.
@@ -158,10 +158,10 @@ func checkWanted(ref release.Reference, payload *release.Payload) error {
 
 // replaceRelease notes that everything of a release on the drive is planned anew.
 func (p *packer) replaceRelease(tag string) {
-	if p.have == nil {
+	if p.base == nil {
 		return
 	}
-	for _, img := range p.have.Contents.Images {
+	for _, img := range p.base.Images {
 		if img.Release == tag {
 			p.replaced[img.Tag] = true
 		}
@@ -192,7 +192,7 @@ func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, p
 	for _, f := range found {
 		s.Sigstore = append(s.Sigstore, f.image)
 	}
-	pr.verdict = SignatureVerdict{Status: SignatureUnverified, Accepted: s.Messages}
+	pr.verdict = SignatureVerdict{Status: SignatureUnverified, Accepted: s.Messages, Children: s.Children}
 	if len(s.Messages) == 0 {
 		pr.verdict.Status = SignatureMissing
 	}
@@ -209,7 +209,7 @@ func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, p
 		}
 		p.warn("%v", serr)
 	}
-	pr.docs = signatureDocuments(pr.verdict.Accepted, s.Children)
+	pr.docs = signatureDocuments(pr.verdict.Accepted, pr.verdict.Children)
 	return found, nil
 }
 
@@ -344,22 +344,25 @@ func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) e
 		return err
 	}
 	tag := ref.String()
-	if ref.Digest != "" && p.keeps(tag, ref.Digest) {
-		return nil
-	}
 	want := ref.Tag
 	if ref.Digest != "" {
 		want = ref.Digest.String()
 	}
-	if d, ok := p.sealedTag(tag); ok {
-		desc, err := repo.Resolve(ctx, want)
-		if err != nil {
-			return err
+	if d, ok := p.baseTag(tag); ok {
+		if ref.Digest == "" {
+			desc, err := repo.Resolve(ctx, want)
+			if err != nil {
+				return err
+			}
+			if desc.Digest != d {
+				p.warn("%s was %s on the drive and is %s now: it is replaced", tag, d, desc.Digest)
+			}
+			ref.Digest = desc.Digest
 		}
-		if desc.Digest == d {
+		if ref.Digest == d && p.trusted && !p.opts.Refresh {
+			p.kept[tag] = true
 			return nil
 		}
-		p.warn("%s was %s on the drive and is %s now: it is replaced", tag, d, desc.Digest)
 		p.replaced[tag] = true
 	}
 	p.opts.Progress(Event{Phase: PhasePlan, Item: tag})
@@ -456,9 +459,7 @@ func (p *packer) collectSigstore(ctx context.Context, s *sigstoreFound, releaseT
 		Reference: s.repo.Name() + ":" + tag, Descriptor: plain(s.desc),
 	}
 	p.mu.Lock()
-	if p.have != nil {
-		p.replaced[tag] = true
-	}
+	p.replaced[tag] = true
 	p.mu.Unlock()
 	return p.collect(ctx, &rooted{Fetcher: s.repo, root: s.desc, raw: s.image.Manifest}, s.repo, img)
 }

@@ -42,14 +42,15 @@ const (
 
 // SignatureVerdict is the outcome of a signature check.
 type SignatureVerdict struct {
-	Status      string   // SignatureVerified, SignatureUnverified or SignatureMissing
-	Key         string   // name of the key that signed, for people
-	Fingerprint string   // of that key, 40 upper-case hex digits
-	KeySource   string   // the file or manifest that the key was read from
-	Reference   string   // docker-reference that the signature names
-	Accepted    [][]byte // the messages that are signatures of this digest, without duplicates
-	Problems    []string // why each other message, or the release, was not accepted
-	Notes       []string // what a person should know although it decides nothing
+	Status      string                     // SignatureVerified, SignatureUnverified or SignatureMissing
+	Key         string                     // name of the key that signed, for people
+	Fingerprint string                     // of that key, 40 upper-case hex digits
+	KeySource   string                     // the file or manifest that the key was read from
+	Reference   string                     // docker-reference that the signature names
+	Accepted    [][]byte                   // the messages that are signatures of this digest, without duplicates
+	Children    map[digest.Digest][][]byte // the same for the children of a list
+	Problems    []string                   // why each other message, or the release, was not accepted
+	Notes       []string                   // what a person should know although it decides nothing
 }
 
 // SignatureVerifier judges whether a release is signed by somebody trusted. It returns a

@@ -108,10 +108,14 @@ func (p *packer) newIndex(seal *Seal) error {
 	if err := p.nameInstance(seal); err != nil {
 		return err
 	}
-	if seal == nil || p.have.Contents == nil {
+	if p.base == nil {
 		return nil
 	}
-	return p.have.Contents.fill(x, seal.Generation)
+	var sealed uint64
+	if p.trusted {
+		sealed = seal.Generation
+	}
+	return p.base.fill(x, sealed)
 }
 
 // fill writes contents that were walked in the layout into an index.
