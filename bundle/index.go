@@ -1,0 +1,121 @@
+package bundle
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+
+	"pannier/bundle/layout"
+	"pannier/store"
+)
+
+// contentsFromIndex copies the index that the seal names, or the newest one of a bundle
+// without seal, to the local disk and reads it there: a drive that is pulled while a mapped
+// file of it is read kills the process.
+func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
+	var last error = fmt.Errorf("there is none: %w", fs.ErrNotExist)
+	for _, g := range b.indexGenerations() {
+		x, cleanup, err := b.openIndexCopy(g, cache)
+		if err != nil {
+			last = fmt.Errorf("%s: %w", indexName(g), err)
+			continue
+		}
+		idx := b.Index
+		if b.Seal == nil {
+			idx = nil // what is wanted counts, not what an index.json of yesterday names
+		}
+		c, err := contentsFromStore(x, idx)
+		cleanup()
+		if err != nil {
+			last = fmt.Errorf("%s: %w", indexName(g), err)
+			continue
+		}
+		return c, nil
+	}
+	return nil, last
+}
+
+// pendingRecords reads what a pack that did not finish noted in the newest index. It explains
+// files; nothing depends on it.
+func (b *Bundle) pendingRecords(cache string) map[digest.Digest]store.Record {
+	for _, g := range b.generations(indexPrefix, indexSuffix) {
+		if g < b.Seal.Generation {
+			break
+		}
+		x, cleanup, err := b.openIndexCopy(g, cache)
+		if err != nil {
+			continue
+		}
+		c, err := contentsFromStore(x, nil)
+		cleanup()
+		if err != nil {
+			continue
+		}
+		for d := range b.Contents.Records {
+			delete(c.Records, d)
+		}
+		return c.Records
+	}
+	return nil
+}
+
+// IndexPath is where the bbolt index stands that counts, below the root.
+func (b *Bundle) IndexPath() string {
+	if list := b.indexGenerations(); len(list) > 0 {
+		return indexName(list[0])
+	}
+	return dirOwn
+}
+
+// indexGenerations are the generations of the index worth trying, best first.
+func (b *Bundle) indexGenerations() []uint64 {
+	if b.Seal != nil {
+		return []uint64{b.Seal.Generation}
+	}
+	return b.generations(indexPrefix, indexSuffix)
+}
+
+// openIndexCopy opens a private copy of one generation of the index, compared with the
+// digest that the seal has of it, if any.
+func (b *Bundle) openIndexCopy(g uint64, cache string) (*store.Index, func(), error) {
+	path, err := copyIndex(b.Layout, b.Seal, g, cache)
+	if err != nil {
+		return nil, nil, err
+	}
+	x, err := store.OpenReadOnly(path)
+	if err != nil {
+		os.RemoveAll(filepath.Dir(path))
+		return nil, nil, err
+	}
+	return x, func() { x.Close(); os.RemoveAll(filepath.Dir(path)) }, nil
+}
+
+// copyIndex copies a generation of the index into a new private folder below cache. The
+// caller removes the folder.
+func copyIndex(l *layout.Layout, seal *Seal, g uint64, cache string) (string, error) {
+	raw, err := l.ReadFile(indexName(g), maxIndexDB)
+	if err != nil {
+		return "", err
+	}
+	if seal != nil && seal.Generation == g {
+		if err := seal.Files[indexName(g)].Check(raw); err != nil {
+			return "", err
+		}
+	}
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(cache, "index-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "index.db")
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		os.RemoveAll(dir)
+		return "", err
+	}
+	return path, nil
+}

@@ -1,0 +1,116 @@
+package bundle
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle/content"
+	"pannier/bundle/release"
+	"pannier/store"
+)
+
+// ContentsFromLayout walks the layout and needs no bbolt index: what it finds is what the
+// index must say. Manifests that cannot be read are listed by [Contents.Broken].
+func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Index) (*Contents, error) {
+	c := &Contents{Records: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
+	known := map[string]store.Image{}
+	for _, d := range idx.Manifests {
+		if d.ArtifactType != ArtifactRelease {
+			continue
+		}
+		rel, images, docs, err := readDocuments(ctx, f, d)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			c.broken = append(c.broken, BrokenManifest{Descriptor: d, Err: err})
+			c.record(d, "", d.Digest.String())
+			continue
+		}
+		tag := documentsTag(rel.Tag)
+		c.Releases = append(c.Releases, rel)
+		c.Images = append(c.Images, store.Image{Tag: tag, Kind: store.KindDocuments, Release: rel.Tag, Descriptor: plain(d)})
+		for name, data := range docs {
+			c.documents[rel.Tag+"/"+name] = data
+		}
+		for _, img := range images {
+			known[img.Tag] = img.Image
+		}
+		if err := c.walk(ctx, f, d, "", tag); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range idx.Manifests {
+		tag := d.Annotations[ocispec.AnnotationRefName]
+		if tag == "" {
+			continue
+		}
+		img, ok := known[tag]
+		if !ok || img.Descriptor.Digest != d.Digest {
+			img = store.Image{Tag: tag, Kind: store.KindAdditional, Reference: tag}
+		}
+		img.Tag, img.Descriptor = tag, plain(d)
+		source, _, _ := strings.Cut(img.Reference, "@")
+		if img.Kind == store.KindAdditional {
+			if ref, err := release.ParseImageReference(tag); err == nil {
+				source = ref.Repository
+			}
+		}
+		before := len(c.broken)
+		if err := c.walk(ctx, f, d, source, tag); err != nil {
+			return nil, err
+		}
+		if img.Bytes == 0 && len(c.broken) == before {
+			img.Bytes = c.bytesOf(tag)
+		}
+		c.Images = append(c.Images, img)
+	}
+	slices.SortFunc(c.Images, func(a, b store.Image) int { return strings.Compare(a.Tag, b.Tag) })
+	slices.SortFunc(c.Releases, func(a, b store.Release) int { return strings.Compare(a.Tag, b.Tag) })
+	return c, nil
+}
+
+// plain is a descriptor as the index keeps it: what identifies content and nothing else.
+func plain(d ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
+func (c *Contents) walk(ctx context.Context, f content.Fetcher, root ocispec.Descriptor, source, tag string) error {
+	return Walk(ctx, f, root,
+		func(n Node) error { c.record(n.Descriptor, source, tag); return nil },
+		func(d ocispec.Descriptor) error { c.record(d, source, tag); return nil },
+		func(d ocispec.Descriptor, err error) error {
+			c.record(d, source, tag)
+			c.broken = append(c.broken, BrokenManifest{Descriptor: d, Image: tag, Err: err})
+			return nil
+		})
+}
+
+// record adds tag to the images that need what desc names.
+func (c *Contents) record(desc ocispec.Descriptor, source, tag string) {
+	r, ok := c.Records[desc.Digest]
+	if !ok {
+		r = store.Record{
+			Digest: desc.Digest, Size: desc.Size, MediaType: desc.MediaType,
+			State: store.StateComplete, Offset: desc.Size, Source: source,
+		}
+	}
+	if i, found := slices.BinarySearch(r.Images, tag); !found {
+		r.Images = slices.Insert(r.Images, i, tag)
+	}
+	c.Records[desc.Digest] = r
+}
+
+func (c *Contents) bytesOf(tag string) int64 {
+	var n int64
+	for _, r := range c.Records {
+		if _, found := slices.BinarySearch(r.Images, tag); found {
+			n += r.Size
+		}
+	}
+	return n
+}
