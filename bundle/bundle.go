@@ -59,6 +59,9 @@ type Bundle struct {
 	// Interrupted says that a pack was begun after Seal and not finished: what is newer than
 	// Seal is partial.
 	Interrupted bool
+	// Leftovers says that a pack was interrupted after its seal, while it removed what the seal
+	// before it had needed.
+	Leftovers bool
 
 	// Index is the layout index that counts: the one that Seal names, or index.json of a
 	// bundle without seal. Nil if a bundle without seal has none yet.

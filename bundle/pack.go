@@ -175,20 +175,8 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // unchanged reports whether the seal on the drive covers everything that is asked for, and
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
-	return p.trusted && !p.have.Interrupted && len(p.have.SealProblems) == 0 &&
-		p.have.IndexProblem == nil && len(p.items) == 0 && p.have.onlyGeneration()
-}
-
-// onlyGeneration reports whether no older generation of our files was left behind.
-func (b *Bundle) onlyGeneration() bool {
-	for _, list := range [][]uint64{
-		b.generations(sealPrefix, sealSuffix), b.generations(layoutPrefix, layoutSuffix), b.generations(indexPrefix, indexSuffix),
-	} {
-		if len(list) != 1 || list[0] != b.Seal.Generation {
-			return false
-		}
-	}
-	return true
+	return p.trusted && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
+		p.have.IndexProblem == nil && len(p.items) == 0
 }
 
 // summarize tells of the releases that were asked for, those that were there already too.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -328,10 +327,19 @@ func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
 	return nil
 }
 
-// cleanUp removes what the seal before g needed, and the blobs that nothing needs any more.
+// cleanUp removes what the seal before g needed: blobs that nothing needs any more, then the
+// files of earlier generations, which say until then that there is something to remove.
 func (p *packer) cleanUp(g uint64) error {
+	if err := p.findStrays(); err != nil {
+		return err
+	}
+	for _, d := range p.orphans {
+		if err := p.layout.RemoveBlob(d); err != nil {
+			return err
+		}
+	}
 	b := &Bundle{Layout: p.layout}
-	for _, kind := range [][2]string{{sealPrefix, sealSuffix}, {layoutPrefix, layoutSuffix}, {indexPrefix, indexSuffix}} {
+	for _, kind := range [][2]string{{indexPrefix, indexSuffix}, {layoutPrefix, layoutSuffix}, {sealPrefix, sealSuffix}} {
 		for _, old := range b.generations(kind[0], kind[1]) {
 			if old == g {
 				continue
@@ -341,9 +349,25 @@ func (p *packer) cleanUp(g uint64) error {
 			}
 		}
 	}
-	for _, d := range p.orphans {
-		if err := p.layout.RemoveBlob(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+	return nil
+}
+
+// findStrays adds the blobs that an interrupted cleaning up left behind: no record tells of
+// them any more.
+func (p *packer) findStrays() error {
+	if p.have == nil || !p.have.Leftovers {
+		return nil
+	}
+	files, err := p.layout.Blobs()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.Digest == "" || !f.Regular {
+			continue
+		}
+		if _, err := p.index.Record(f.Digest); errors.Is(err, store.ErrNotFound) {
+			p.orphans = append(p.orphans, f.Digest)
 		}
 	}
 	return nil

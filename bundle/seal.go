@@ -142,11 +142,18 @@ func (b *Bundle) findSeal() error {
 		b.Seal = second
 	}
 	if b.Seal != nil {
-		for _, g := range append(b.generations(layoutPrefix, layoutSuffix), b.generations(indexPrefix, indexSuffix)...) {
+		others := append(b.generations(layoutPrefix, layoutSuffix), b.generations(indexPrefix, indexSuffix)...)
+		for _, g := range append(others, b.olderSeals()...) {
 			b.Interrupted = b.Interrupted || g > b.Seal.Generation
+			b.Leftovers = b.Leftovers || g < b.Seal.Generation
 		}
 	}
 	return nil
+}
+
+// olderSeals are the generations of the seals before the one that counts.
+func (b *Bundle) olderSeals() []uint64 {
+	return slices.DeleteFunc(b.generations(sealPrefix, sealSuffix), func(g uint64) bool { return g >= b.Seal.Generation })
 }
 
 func (b *Bundle) hasLayoutIndex(s *Seal) bool {

@@ -96,7 +96,7 @@ func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64
 		return nil
 	case isPending || a.unfinished():
 		finding.Kind = KindPartial
-		finding.Detail = "it is whole, but belongs to something that is not sealed yet"
+		finding.Detail = "it is whole, but belongs to something that is not sealed yet, or no longer"
 		finding.Images = pending.Images
 	default:
 		finding.Kind, finding.Detail = KindExtra, "no image on the drive needs it"
@@ -105,8 +105,8 @@ func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64
 }
 
 // unfinished reports whether blobs that nothing names may stand here: those of a pack that
-// has not come to its seal.
-func (a *audit) unfinished() bool { return a.b.Seal == nil || a.b.Interrupted }
+// has not come to its seal, or was interrupted while it cleaned up after it.
+func (a *audit) unfinished() bool { return a.b.Seal == nil || a.b.Interrupted || a.b.Leftovers }
 
 // images names the images that need a blob.
 func (a *audit) images(d digest.Digest) []string {
