@@ -116,6 +116,21 @@ var catalogue = []struct {
 		"check the entry for this host with -a FILE (run with -v to see which file and entry were used), and that the account may pull, or for unpack push, in this repository",
 		rerunAfter,
 	}},
+	{[]error{remote.ErrCertificate}, advice{
+		"the host's certificate was made by an authority that this machine does not know, is for another name, or has expired",
+		"give the authority with --certificate-authority FILE, use the name that the certificate is for, or check this machine's clock; --insecure goes on without any of that",
+		rerunAfter,
+	}},
+	{[]error{remote.ErrPlainHTTP}, advice{
+		"the registry speaks plain http, which only loopback addresses may do",
+		"give it a certificate, or allow it with --insecure",
+		rerunAfter,
+	}},
+	{[]error{remote.ErrConfined}, advice{
+		"the registry names a token server or another store on this machine or its local link, which a registry elsewhere has no business to do",
+		"look at the registry's configuration: its token realm and its storage redirects must be names that reach it from here",
+		rerunAfter,
+	}},
 	{[]error{remote.ErrNotRegistry}, advice{
 		"something that is no registry answers there: a web console, a login page, a proxy",
 		"check host and port (registries often listen on 5000, 8443 or 443), and whether a proxy stands between (HTTPS_PROXY, NO_PROXY)",
@@ -133,7 +148,7 @@ var catalogue = []struct {
 	}},
 	{[]error{remote.ErrUnreachable}, advice{
 		"the host name is wrong or not in DNS, the host is down, or a firewall or proxy stands between",
-		"check the name and port (\"getent hosts HOST\", \"curl -v https://HOST/v2/\"), HTTPS_PROXY and NO_PROXY; a certificate of your own authority needs --certificate-authority FILE",
+		"check the name and port (\"getent hosts HOST\", \"curl -v https://HOST/v2/\"), HTTPS_PROXY and NO_PROXY",
 		rerunContinues,
 	}},
 	{[]error{remote.ErrRefused}, advice{
@@ -170,10 +185,18 @@ var unknownAdvice = advice{
 	rerunContinues,
 }
 
+// missingSignature is for releases that nobody signed, as far as was found; the catalogue has
+// those whose signature is not trusted.
+var missingSignature = advice{
+	"the release has no signature in the stores that were asked: it is too new or too old for them, it is not an official release, or the stores cannot be reached from here",
+	"give the signature with --signature-store DIR, or another store's URL; for a release of your own, sign it and give the key with --keyring FILE; --signature-policy warn carries it unsigned",
+	rerunSame,
+}
+
 func adviceFor(err error) advice {
-	var usage *usageError
-	if errors.As(err, &usage) {
-		return advice{}
+	var refused *bundle.SignatureError
+	if errors.As(err, &refused) && refused.Verdict.Status == bundle.SignatureMissing {
+		return missingSignature
 	}
 	for _, line := range catalogue {
 		for _, target := range line.is {

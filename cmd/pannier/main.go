@@ -48,6 +48,10 @@ func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdou
 	defer over()
 	err := s.run(ctx)
 	s.progress.close()
+	var usage *usageError
+	if errors.As(err, &usage) && usage.command == "" {
+		usage.command = s.command
+	}
 	if err == nil {
 		return exitDone
 	}

@@ -267,7 +267,9 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 		}
 		rows = append(rows, []string{"contacted", contact.Host, contact.Why + ", " + via})
 	}
-	c.say("%s", trusted(table(rows)))
+	if failure == nil || len(r.Contacts) > 0 {
+		c.say("%s", trusted(table(rows)))
+	}
 	s.sayReleases(r)
 	if failure != nil {
 		return nil

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSecondInterruptEndsAtOnce(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a process cannot interrupt itself on Windows")
+	}
+	var errs bytes.Buffer
+	c := &console{stderr: &errs}
+	quit := make(chan int, 1)
+	ctx, over := onSignals(context.Background(), c, func(code int) { quit <- code })
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	if err := self.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		t.Fatal("the first interrupt did not end the context")
+	}
+	if !errors.Is(context.Cause(ctx), errInterrupted) {
+		t.Errorf("the cause is %v", context.Cause(ctx))
+	}
+	select {
+	case code := <-quit:
+		t.Fatalf("the first interrupt ended the program with %d", code)
+	default:
+	}
+	if err := self.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case code := <-quit:
+		if code != exitInterrupted {
+			t.Errorf("exit code %d", code)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the second interrupt did not end the program")
+	}
+	over()
+	if !strings.Contains(errs.String(), "saving the state") {
+		t.Errorf("%q", errs.String())
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	got := commandLine("pannier", "pack", "4.8.21", "/media/my usb/it's", "--keyring=a.asc", "")
+	if want := `pannier pack 4.8.21 '/media/my usb/it'\''s' --keyring=a.asc ''`; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	for arg0, want := range map[string]string{
+		"pannier": "pannier", "/usr/local/bin/pannier": "pannier", "/usr/bin/oc-pannier": "oc pannier", "./pannier": "./pannier",
+	} {
+		if got := programName(arg0); got != want {
+			t.Errorf("%s: %s, want %s", arg0, got, want)
+		}
+	}
+}
