@@ -99,12 +99,6 @@ func (u *unpacker) selectImages() {
 	for _, s := range u.releases {
 		tags[s.record.Tag] = true
 	}
-	refused := map[string]bool{}
-	for _, d := range u.source {
-		for _, r := range d.b.Contents.Releases {
-			refused[r.Tag] = !tags[r.Tag]
-		}
-	}
 	seen := map[string]bool{}
 	for _, d := range u.source {
 		for _, img := range d.b.Contents.Images {
@@ -113,10 +107,8 @@ func (u *unpacker) selectImages() {
 			}
 			// A sigstore image may belong to several releases; those of releases that are
 			// left out are sorted out once it is known which manifests are pushed.
-			if img.Kind == store.KindRelease || img.Kind == store.KindComponent {
-				if refused[img.Release] || !tags[img.Release] {
-					continue
-				}
+			if (img.Kind == store.KindRelease || img.Kind == store.KindComponent) && !tags[img.Release] {
+				continue
 			}
 			seen[img.Tag] = true
 			u.images = append(u.images, &image{record: img, present: map[digest.Digest]bool{}})
@@ -172,16 +164,9 @@ func (u *unpacker) target(img *image) error {
 		img.tag = ref.Tag
 		name = additionalRepository(u.opts.Destination.Registry, u.opts.Prefix, ref)
 	}
-	repo, ok := u.repos[name]
-	if !ok {
-		var err error
-		if repo, err = u.opts.Client.Repository(name); err != nil {
-			return err
-		}
-		u.repos[name] = repo
-	}
-	img.repo = repo
-	return nil
+	var err error
+	img.repo, err = u.opts.Client.Repository(name)
+	return err
 }
 
 // additionalRepository is where an additional image goes: the path that it has at its source,

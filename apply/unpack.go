@@ -102,7 +102,6 @@ type unpacker struct {
 	source   drives
 	releases []*selected // what is pushed, by tag
 	images   []*image    // in order of their tags
-	repos    map[string]*remote.Repository
 
 	mu   sync.Mutex
 	bad  map[digest.Digest]error // blobs and manifests that may not be pushed
@@ -133,8 +132,7 @@ func newUnpacker(opts UnpackOptions) *unpacker {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &unpacker{
-		opts: opts, log: opts.Logger, res: &UnpackResult{},
-		repos: map[string]*remote.Repository{}, bad: map[digest.Digest]error{},
+		opts: opts, log: opts.Logger, res: &UnpackResult{}, bad: map[digest.Digest]error{},
 	}
 }
 

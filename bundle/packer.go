@@ -33,7 +33,6 @@ type packer struct {
 	kept    map[string]bool // tags of base that were asked for and need nothing
 
 	mu       sync.Mutex // guards what follows while the plan is made
-	repos    map[string]*remote.Repository
 	items    map[digest.Digest]*item
 	images   map[string]store.Image // planned in this run, by tag
 	releases []*plannedRelease
@@ -89,7 +88,7 @@ func newPacker(opts PackOptions) (*packer, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &packer{
-		opts: opts, log: opts.Logger, repos: map[string]*remote.Repository{},
+		opts: opts, log: opts.Logger,
 		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{}, kept: map[string]bool{},
 	}, nil
 }
@@ -167,7 +166,7 @@ func (p *packer) distrust() error {
 		var repo *remote.Repository
 		if r.Source != "" {
 			var err error
-			if repo, err = p.repository(r.Source); err != nil {
+			if repo, err = p.opts.Client.Repository(r.Source); err != nil {
 				return err
 			}
 		}
@@ -214,20 +213,6 @@ func SystemFile(name string) bool {
 		return true
 	}
 	return strings.HasPrefix(name, ".Trash-") || strings.HasPrefix(name, "._")
-}
-
-// repository returns the one client of a repository, which has its credentials.
-func (p *packer) repository(name string) (*remote.Repository, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if r, ok := p.repos[name]; ok {
-		return r, nil
-	}
-	r, err := p.opts.Client.Repository(name)
-	if err == nil {
-		p.repos[name] = r
-	}
-	return r, err
 }
 
 func (p *packer) warn(format string, args ...any) {

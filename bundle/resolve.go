@@ -36,7 +36,7 @@ func (p *packer) resolve(ctx context.Context) error {
 // resolveRelease plans one release. One that the seal covers costs one request, to see that
 // the tag still names it.
 func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) error {
-	repo, err := p.repository(ref.Repository)
+	repo, err := p.opts.Client.Repository(ref.Repository)
 	if err != nil {
 		return err
 	}
@@ -262,7 +262,7 @@ func (p *packer) collectRelease(ctx context.Context, src content.Fetcher, repo *
 }
 
 func (p *packer) collectComponent(ctx context.Context, rec store.Release, c release.Image) error {
-	repo, err := p.repository(c.Repository)
+	repo, err := p.opts.Client.Repository(c.Repository)
 	if err != nil {
 		return err
 	}
@@ -337,7 +337,7 @@ func (p *packer) collect(ctx context.Context, f content.Fetcher, repo *remote.Re
 
 // resolveAdditional plans an image that was asked for beside releases.
 func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) error {
-	repo, err := p.repository(ref.Repository)
+	repo, err := p.opts.Client.Repository(ref.Repository)
 	if err != nil {
 		return err
 	}

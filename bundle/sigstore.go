@@ -50,7 +50,7 @@ func (p *packer) findSigstore(ctx context.Context, repo *remote.Repository, pr *
 	g.SetLimit(2 * p.opts.Jobs)
 	for i, s := range subjects {
 		g.Go(func() error {
-			r, err := p.repository(s.repo)
+			r, err := p.opts.Client.Repository(s.repo)
 			if err != nil {
 				return err
 			}
