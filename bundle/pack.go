@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
@@ -41,11 +42,12 @@ type PackOptions struct {
 	Refresh bool // ask again for the captured documents of sealed releases
 	Jobs    int  // parallel transfers; 0 means 4
 
-	Cache    string            // folder on the local disk for the working copy of the index; must be given
-	Program  string            // name and version of the program, for the seal
-	Planned  func(*PackResult) // called once the plan stands, before anything is written; may be nil
-	Progress ProgressFunc      // may be nil
-	Logger   *slog.Logger      // may be nil
+	Cache    string                              // folder on the local disk for the working copy of the index; must be given
+	Program  string                              // name and version of the program, for the seal
+	FS       func(dir string) (layout.FS, error) // opens the drive for writing; nil is layout.OpenFS. Tests put faults here
+	Planned  func(*PackResult)                   // called once the plan stands, before anything is written; may be nil
+	Progress ProgressFunc                        // may be nil
+	Logger   *slog.Logger                        // may be nil
 }
 
 // Count is a number of things, of which some are there and the others are to be moved.

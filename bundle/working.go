@@ -22,7 +22,7 @@ import (
 // index with the plan in it. The returned function undoes the lock and removes the copy.
 func (p *packer) begin(ctx context.Context) (func(), error) {
 	var err error
-	if p.layout, err = layout.Create(p.opts.Media, layout.Options{Logger: p.log}); err != nil {
+	if p.layout, err = layout.Create(p.opts.Media, layout.Options{FS: p.opts.FS, Logger: p.log}); err != nil {
 		return nil, err
 	}
 	unlock, err := p.layout.Lock(p.opts.Program)
