@@ -129,15 +129,16 @@ func (c *Contents) Signed(ctx context.Context, f content.Fetcher, tag string) (S
 			s.Policies = append(s.Policies, file)
 		}
 	}
+	own := map[string]bool{}
 	for _, img := range c.Images {
-		if img.Release != tag {
-			continue
-		}
-		repo, dgst, _ := strings.Cut(img.Reference, "@")
-		switch img.Kind {
-		case store.KindComponent:
+		own[img.Tag] = img.Release == tag
+	}
+	for _, img := range c.Images {
+		switch {
+		case img.Kind == store.KindComponent && img.Release == tag:
+			repo, dgst, _ := strings.Cut(img.Reference, "@")
 			s.Images = append(s.Images, release.Image{Name: img.Name, Repository: repo, Digest: digest.Digest(dgst)})
-		case store.KindSignature:
+		case img.Kind == store.KindSignature && (img.Release == tag || c.signs(img, own)):
 			si, err := readSigstoreImage(ctx, f, img)
 			if err != nil {
 				return s, fmt.Errorf("%s: %w", img.Tag, err)
@@ -146,6 +147,13 @@ func (c *Contents) Signed(ctx context.Context, f content.Fetcher, tag string) (S
 		}
 	}
 	return s, nil
+}
+
+// signs reports whether the subject of a sigstore image belongs to one of the images named:
+// releases share components, and the image says one release only.
+func (c *Contents) signs(img store.Image, tags map[string]bool) bool {
+	r, ok := c.Records[sigstoreSubject(img.Tag)]
+	return ok && slices.ContainsFunc(r.Images, func(t string) bool { return tags[t] })
 }
 
 // contentsFromStore reads what the bbolt index x says of idx, and refuses an index that says

@@ -93,11 +93,22 @@ func (p *packer) collectSigstore(ctx context.Context, s *sigstoreFound, releaseT
 	return p.collect(ctx, &rooted{Fetcher: s.repo, root: s.desc, raw: s.image.Manifest}, s.repo, img)
 }
 
+// sigstoreSubject returns the digest of what a tag of a sigstore image says that it signs; it
+// is "" if the tag is none.
+func sigstoreSubject(tag string) digest.Digest {
+	hexes, prefixed := strings.CutPrefix(tag, "sha256-")
+	hexes, suffixed := strings.CutSuffix(hexes, ".sig")
+	d := digest.NewDigestFromEncoded(digest.SHA256, hexes)
+	if !prefixed || !suffixed || content.CheckDigest(d) != nil {
+		return ""
+	}
+	return d
+}
+
 // readSigstoreImage reads a sigstore image that was captured.
 func readSigstoreImage(ctx context.Context, f content.Fetcher, img store.Image) (SigstoreImage, error) {
-	hexes, ok := strings.CutPrefix(strings.TrimSuffix(img.Tag, ".sig"), "sha256-")
-	subject := digest.NewDigestFromEncoded(digest.SHA256, hexes)
-	if err := content.CheckDigest(subject); !ok || err != nil {
+	subject := sigstoreSubject(img.Tag)
+	if subject == "" {
 		return SigstoreImage{}, fmt.Errorf("%w: %q is no tag of a sigstore image", content.ErrInvalid, img.Tag)
 	}
 	raw, err := content.ReadAll(ctx, f, img.Descriptor, content.MaxManifest)

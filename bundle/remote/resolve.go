@@ -119,7 +119,7 @@ func checkManifest(a *answer, want digest.Digest) (ocispec.Descriptor, *Error) {
 		return ocispec.Descriptor{}, &Error{kinds: []error{ErrRefused}, Err: err}
 	}
 	switch {
-	case body.SchemaVersion == 1 || strings.Contains(desc.MediaType, "manifest.v1+"):
+	case body.SchemaVersion == 1 || strings.Contains(desc.MediaType, "docker.distribution.manifest.v1+"):
 		return refuse(fmt.Errorf("%w: a manifest of schema version 1, which registries make by conversion and whose digest is another", content.ErrInvalid))
 	case told != "" && told != got:
 		_, e := refuse(fmt.Errorf("%s: %w: the bytes hash to %s", told, content.ErrDigest, got))
