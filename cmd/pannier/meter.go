@@ -24,8 +24,11 @@ func newMeter(e bundle.Event, now time.Time) *meter {
 // update takes in an event. Events of several goroutines may come out of order; figures are
 // totals, so that an older one is told by the smaller one.
 func (m *meter) update(e bundle.Event) {
-	if e.Done+e.Reused < m.last.Done+m.last.Reused && e.Total == m.last.Total {
-		e.Done, e.Reused, e.Blobs = m.last.Done, m.last.Reused, max(e.Blobs, m.last.Blobs)
+	if e.Total == m.last.Total {
+		if e.Done+e.Reused < m.last.Done+m.last.Reused {
+			e.Done, e.Reused = m.last.Done, m.last.Reused
+		}
+		e.Blobs = max(e.Blobs, m.last.Blobs)
 	}
 	m.last = e
 }

@@ -28,9 +28,15 @@ var progressModes = []string{progressAuto, progressPlain, progressTTY, progressJ
 // seldom enough for a log.
 const plainEvery = 30 * time.Second
 
-// isTerminal reports whether w is a terminal that can draw bars.
+// isTerminal reports whether w is a terminal that can draw bars. Serial consoles and some
+// containers have terminals that know no width: those get lines.
 func isTerminal(w io.Writer, env environ) bool {
-	return env("TERM") != "dumb" && cupwriter.New(w, false).IsTerminal()
+	t := cupwriter.New(w, false)
+	if env("TERM") == "dumb" || !t.IsTerminal() {
+		return false
+	}
+	width, _, err := t.GetTermSize()
+	return err == nil && width >= 40
 }
 
 // view shows the phases of a command. Its methods are called one at a time.
@@ -248,8 +254,11 @@ func newBars(c *console) *barView {
 
 func (v *barView) begin(m *meter) {
 	b := &drawnBar{text: m.figures()}
-	b.bar = v.bars.New(m.last.Total,
-		mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]"),
+	var style mpb.BarFillerBuilder = mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]")
+	if m.last.Total == 0 {
+		style = mpb.NopStyle() // a phase without bytes has nothing to fill
+	}
+	b.bar = v.bars.New(m.last.Total, style,
 		mpb.BarWidth(30),
 		mpb.PrependDecorators(decor.Name(m.last.Phase, decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
@@ -264,7 +273,7 @@ func (v *barView) begin(m *meter) {
 func (v *barView) show(m *meter, _ time.Time) {
 	b := v.drawn[m]
 	b.mu.Lock()
-	b.text = m.figures()
+	b.text = orWord(m.figures(), "…")
 	b.mu.Unlock()
 	b.bar.SetTotal(m.last.Total, false)
 	b.bar.SetCurrent(m.position())

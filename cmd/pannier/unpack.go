@@ -84,8 +84,6 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 		return err
 	}
 	registry.Confined = true
-	// The flag is about the registry; a host that it names is another matter.
-	registry.InsecureHosts = []string{opts.Destination.Registry}
 	if opts.Client, err = remote.New(registry); err != nil {
 		return err
 	}
