@@ -64,6 +64,9 @@ func (r *Repository) named(err error, q *call) error {
 	if !ok {
 		return fmt.Errorf("%s %s: %w", q.op, r.name, err)
 	}
+	if e.Op != "" {
+		return e // it has its name already
+	}
 	e.Op, e.Repository, e.Reference = q.op, r.name, q.ref
 	if r.mirrored {
 		e.Endpoint = r.Endpoint()
@@ -236,7 +239,7 @@ func (r *Repository) send(ctx context.Context, q *call, body *uploadBody, p *pat
 	x := &exchange{c: r.c, h: r.host, resp: resp, watch: w, url: target}
 	for _, s := range q.ok {
 		if s == resp.StatusCode {
-			r.session.served.Store(true)
+			r.session.served(q.push).Store(true)
 			return x, nil
 		}
 	}
@@ -249,15 +252,19 @@ func (r *Repository) send(ctx context.Context, q *call, body *uploadBody, p *pat
 func (r *Repository) refusal(x *exchange, q *call, p *patience) *Error {
 	raw, _ := io.ReadAll(io.LimitReader(x, errorLimit)) // what can be had of an explanation
 	e := statusError(x.resp, raw, x.from() != r.host.name, q.push)
-	if e.Status == http.StatusUnauthorized && x.from() == r.host.name && p != nil && p.auth < 3 &&
-		r.session.served.Load() && strings.HasPrefix(strings.ToLower(x.resp.Header.Get("Www-Authenticate")), "bearer") {
+	if e.Status == http.StatusUnauthorized && x.from() == r.host.name && p != nil && p.auth < maxRefused &&
+		r.session.served(q.push).Load() && strings.HasPrefix(strings.ToLower(x.resp.Header.Get("Www-Authenticate")), "bearer") {
 		// Tokens were accepted before, and this one was got a moment ago: it was used up
 		// or expired in between.
 		p.auth++
-		e.transient, e.maxTries = true, 4
+		e.transient, e.maxTries, e.soon = true, maxRefused+1, true
 	}
 	return e
 }
+
+// maxRefused is how many fresh tokens may be refused in a row once one was accepted. Where many
+// calls share a token that lasts for few, each may find it used up several times.
+const maxRefused = 8
 
 // doer is who sends a request: with the repository's credential only to its registry.
 func (r *Repository) doer(target *url.URL) interface {

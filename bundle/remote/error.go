@@ -63,6 +63,7 @@ type Error struct {
 	transient  bool          // not proven permanent
 	maxTries   int           // if transient: at most so many without progress; 0 is no limit
 	retryAfter time.Duration // asked for by the host
+	soon       bool          // no long pause is needed
 }
 
 // Unwrap returns the sentinels that the error is, and its cause.

@@ -62,6 +62,7 @@ func olaregServer(t *testing.T, wrap func(http.Handler) http.Handler) *httptest.
 	}
 	s := httptest.NewServer(h)
 	t.Cleanup(func() {
+		s.CloseClientConnections()
 		s.Close()
 		reg.Close()
 	})

@@ -86,6 +86,9 @@ func (p *patience) pause(ctx context.Context, e *Error) error {
 			return e
 		}
 		d = p.backoff()
+		if e.soon {
+			d = min(d, p.c.timing.backoff)
+		}
 		if e.retryAfter > 0 {
 			d = min(e.retryAfter, p.c.timing.maxAsked)
 		}

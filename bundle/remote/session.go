@@ -20,12 +20,22 @@ type session struct {
 	plain  *http.Client // follows redirects by our rules, knows no credential
 	auth   *auth.Client // on top of plain
 
-	served atomic.Bool // a request with a credential or token was accepted
+	// A request to read, and one to write, was accepted: a token refused later has expired
+	// rather than being too weak.
+	servedPull, servedPush atomic.Bool
 
 	mu     sync.Mutex
 	looked bool
 	cred   auth.Credential
 	from   found
+}
+
+// served is the mark for the kind of request.
+func (s *session) served(push bool) *atomic.Bool {
+	if push {
+		return &s.servedPush
+	}
+	return &s.servedPull
 }
 
 // newSession makes the session of a repository. For registries with no path, target is the
