@@ -219,7 +219,7 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
-func TestSilentAfterTLSlessStart(t *testing.T) {
+func TestSlowFirstAnswer(t *testing.T) {
 	// A registry that takes its time for the first answer is not taken for a dead one.
 	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v2/" {
