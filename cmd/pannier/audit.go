@@ -147,7 +147,7 @@ var statusWords = map[verify.Status][2]string{
 	verify.StatusComplete:   {"whole", "Every blob is what its digest says, and every release is signed by somebody trusted."},
 	verify.StatusIncomplete: {"INCOMPLETE", "Packing has not finished. Run the same pack command again on the internet side: it continues."},
 	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this drive. Try another port or reader; then pack again on the internet side: only what is bad is fetched."},
-	verify.StatusUntrusted:  {"NOT TRUSTED", "The bytes may be whole, but nobody trusted vouches for them. A key of your own is given with --keyring FILE."},
+	verify.StatusUntrusted:  {"NOT TRUSTED", "The bytes may be whole, but nobody trusted vouches for them. A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR."},
 }
 
 func (s *session) printReport(media string, r *verify.Report) error {
@@ -175,7 +175,11 @@ func (s *session) printReport(media string, r *verify.Report) error {
 		}
 	}
 	words := statusWords[r.Status]
-	return c.print("%s is %s: %d findings. %s\n", media, words[0], len(r.Findings), words[1])
+	count := fmt.Sprintf("%d findings", len(r.Findings))
+	if len(r.Findings) == 1 {
+		count = "1 finding"
+	}
+	return c.print("%s is %s: %s. %s\n", media, words[0], count, words[1])
 }
 
 func findingText(f verify.Finding) string {
