@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -56,6 +57,7 @@ type Refusal struct {
 type UnpackResult struct {
 	Plan          bundle.Plan
 	Releases      []UnpackedRelease
+	LeftOut       []string         // tags of releases on the drives that were not asked for
 	Objects       []objects.Object // to be applied, in order
 	Alternatives  []objects.Object // the mirror set in its other form, never to be applied beside Objects
 	InstallConfig []byte           // the same mirrors for install-config.yaml
@@ -194,7 +196,7 @@ func (u *unpacker) open(ctx context.Context) error {
 			u.errs = append(u.errs, fmt.Errorf("%s: %s: %w: %w", media, p.Path, bundle.ErrDamaged, p.Err))
 			continue
 		case b.Seal == nil:
-			u.errs = append(u.errs, fmt.Errorf("%s: %w: packing has not finished", media, bundle.ErrUnsealed))
+			u.errs = append(u.errs, fmt.Errorf("%s: %w: packing of %s has not finished", media, bundle.ErrUnsealed, b.Contents.Names()))
 			continue
 		case b.Interrupted:
 			u.errs = append(u.errs, fmt.Errorf("%s: %w: a later pack onto this drive has not finished; what was sealed before it is unpacked", media, bundle.ErrUnsealed))
@@ -224,6 +226,11 @@ func (u *unpacker) choose(ctx context.Context) error {
 		}
 		if err != nil {
 			lacking = fmt.Errorf("%s: %w", d.media, err)
+		}
+		for _, rel := range d.b.Contents.Releases {
+			if !slices.Contains(tags, rel.Tag) && !slices.Contains(u.res.LeftOut, rel.Tag) {
+				u.res.LeftOut = append(u.res.LeftOut, rel.Tag)
+			}
 		}
 		for _, tag := range tags {
 			rel, _ := d.b.Contents.Release(tag)

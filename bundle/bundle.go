@@ -164,6 +164,9 @@ func openLayout(media string) (*layout.Layout, error) {
 	if _, err := os.Lstat(filepath.Join(media, ocispec.ImageLayoutFile)); err == nil {
 		return nil, fmt.Errorf("%s: %w: it is an OCI image layout that pannier did not write", media, ErrNotBundle)
 	}
+	if begun, err := notBegun(media); err == nil && begun {
+		return nil, fmt.Errorf("%s: %w: nothing has been packed there", media, ErrNotBundle)
+	}
 	return nil, fmt.Errorf("%s: %w: it is a folder with other things in it", media, ErrNotBundle)
 }
 

@@ -51,6 +51,18 @@ func (c *Contents) Release(tag string) (store.Release, bool) {
 	return store.Release{}, false
 }
 
+// Names lists the tags of the releases, for a sentence.
+func (c *Contents) Names() string {
+	if len(c.Releases) == 0 {
+		return "nothing that is known of"
+	}
+	tags := make([]string, len(c.Releases))
+	for i, r := range c.Releases {
+		tags[i] = r.Tag
+	}
+	return strings.Join(tags, ", ")
+}
+
 // Components counts the component images of a release.
 func (c *Contents) Components(tag string) int {
 	n := 0
@@ -81,11 +93,7 @@ func (c *Contents) Select(wanted []string) ([]string, error) {
 			}
 		}
 		if !found {
-			var have []string
-			for _, r := range c.Releases {
-				have = append(have, r.Tag)
-			}
-			return nil, fmt.Errorf("%w: %s; the drive holds %s", ErrNoRelease, w, strings.Join(have, ", "))
+			return nil, fmt.Errorf("%w: %s; the drive holds %s", ErrNoRelease, w, c.Names())
 		}
 	}
 	slices.Sort(out)

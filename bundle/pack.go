@@ -133,6 +133,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	}
 	res.Plan = plan
 	p.summarize(res)
+	res.Warnings = p.warnings
 	if p.opts.Planned != nil {
 		p.opts.Planned(res)
 	}

@@ -94,6 +94,9 @@ func (p *packer) plan() (Plan, error) {
 	if space, err := layout.StatSpace(p.opts.Media); err == nil {
 		plan.Free, plan.Filesystem = space.Free, space.Filesystem
 		plan.Missing = max(0, p.need()-space.Free)
+		if space.SameDeviceAsRoot {
+			p.warn("%s lies on the same device as /: is the drive mounted there?", p.opts.Media)
+		}
 	}
 	if p.opts.Destination == nil {
 		return plan, nil
@@ -203,9 +206,6 @@ func (p *packer) checkSpace(plan Plan) error {
 	if plan.Missing > 0 {
 		return fmt.Errorf("%s: %d bytes are needed and %d are free, %d too few: %w",
 			p.opts.Media, p.need(), space.Free, plan.Missing, layout.ErrNoSpace)
-	}
-	if space.SameDeviceAsRoot {
-		p.warn("%s lies on the same device as /: is the drive mounted there?", p.opts.Media)
 	}
 	return nil
 }

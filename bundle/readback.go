@@ -56,7 +56,9 @@ func (p *packer) readBack(ctx context.Context) (ReadBack, error) {
 			}
 			mu.Lock()
 			ev.Blobs++
+			e := ev
 			mu.Unlock()
+			p.opts.Progress(e)
 			return nil
 		})
 	}

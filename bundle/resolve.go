@@ -3,6 +3,7 @@ package bundle
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -21,7 +22,9 @@ import (
 // checks the signatures, and collects what the images need.
 func (p *packer) resolve(ctx context.Context) error {
 	for _, ref := range p.opts.Releases {
-		if err := p.resolveRelease(ctx, ref); err != nil {
+		if err := p.resolveRelease(ctx, ref); errors.Is(err, ErrSignature) {
+			return err // which names the release by itself
+		} else if err != nil {
 			return fmt.Errorf("release %s: %w", ref, err)
 		}
 	}

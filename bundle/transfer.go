@@ -156,7 +156,7 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 		t.add(func(e *Event) { e.Done += n })
 	})
 	if err != nil {
-		return nil, fmt.Errorf("blob %s of %s: %w", it.desc.Digest, someTags(it.tags), err)
+		return nil, fmt.Errorf("%s: %w", someTags(it.tags), err)
 	}
 	t.resumed.Add(got.Resumed)
 	t.add(func(e *Event) { e.Reused += got.Resumed; e.Blobs++ })

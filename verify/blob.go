@@ -65,6 +65,7 @@ func (a *audit) blobs(ctx context.Context) error {
 			if finding != nil {
 				a.find(*finding)
 			}
+			a.opts.Progress(ev)
 			return nil
 		})
 	}

@@ -80,8 +80,8 @@ func (s *session) printPlan(p bundle.Plan, transfer, free string) error {
 }
 
 // sayPlan tells the plan before the work begins.
-func (s *session) sayPlan(p bundle.Plan) {
-	s.console.say("%s", trusted(planText(p, "to be fetched", "free on the drive")))
+func (s *session) sayPlan(p bundle.Plan, transfer, free string) {
+	s.console.say("%s", trusted(planText(p, transfer, free)))
 }
 
 // planText renders a plan; free names the row of the space on the drive, none if empty.

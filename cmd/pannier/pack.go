@@ -97,7 +97,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 	warned := 0 // warnings that were printed with the plan
 	if !opts.DryRun {
 		opts.Planned = func(r *bundle.PackResult) {
-			s.sayPlan(r.Plan)
+			s.sayPlan(r.Plan, "to be fetched", "free on the drive")
 			s.warnAll(r.Warnings)
 			warned = len(r.Warnings)
 		}

@@ -12,7 +12,6 @@ import (
 	"pannier/apply"
 	"pannier/bundle/objects"
 	"pannier/bundle/remote"
-	"pannier/verify"
 )
 
 type unpackFlags struct {
@@ -98,11 +97,19 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 	}
 	opts.Signatures = verifier
 
-	s.sayLeftOut(ctx, opts, selectedBy)
+	said := false
+	opts.Planned = func(r *apply.UnpackResult) {
+		said = true
+		s.sayLeftOut(opts, r, selectedBy)
+		s.sayPlan(r.Plan, "to be pushed", "")
+	}
 	result, err := apply.Unpack(ctx, opts)
 	s.progress.close()
 	if result == nil {
 		return err
+	}
+	if !said {
+		s.sayLeftOut(opts, result, selectedBy)
 	}
 	if printErr := s.printUnpack(opts, result, asJSON, err); err == nil {
 		err = printErr
@@ -199,24 +206,10 @@ func exists(name string) bool {
 
 // sayLeftOut tells which releases of the drives are left out because the environment selects
 // one: whoever forgot about the variable should know.
-func (s *session) sayLeftOut(ctx context.Context, opts apply.UnpackOptions, selectedBy string) {
-	if selectedBy == "" {
-		return
+func (s *session) sayLeftOut(opts apply.UnpackOptions, r *apply.UnpackResult, selectedBy string) {
+	if selectedBy != "" {
+		s.console.say("%s selects %s%s", selectedBy, strings.Join(opts.Releases, ", "), leftOutText(r.LeftOut))
 	}
-	var left []string
-	for _, media := range opts.Media {
-		found, err := verify.Inspect(ctx, verify.InspectOptions{Media: media, Cache: opts.Cache, Logger: s.log})
-		if err != nil || found == nil {
-			continue // unpack will say what is wrong with it
-		}
-		for _, rel := range found.Releases {
-			tag := rel.Version + "-" + rel.Arch
-			if !slices.Contains(opts.Releases, tag) && !slices.Contains(opts.Releases, rel.Version) && !slices.Contains(left, tag) {
-				left = append(left, tag)
-			}
-		}
-	}
-	s.console.say("%s selects %s%s", selectedBy, strings.Join(opts.Releases, ", "), leftOutText(left))
 }
 
 func leftOutText(left []string) string {
