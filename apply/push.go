@@ -307,6 +307,9 @@ func (u *unpacker) pushTags(ctx context.Context, which func(*image) bool) error 
 
 // complete reports whether nothing of a release is bad.
 func (u *unpacker) complete(releaseTag string) bool {
+	if slices.ContainsFunc(u.releases, func(s *selected) bool { return s.record.Tag == releaseTag && s.unread }) {
+		return false
+	}
 	for _, img := range u.images {
 		if img.record.Release == releaseTag && !u.good(img) {
 			return false

@@ -121,6 +121,7 @@ type selected struct {
 	drive   *drive
 	record  store.Release
 	verdict bundle.SignatureVerdict
+	unread  bool // its image could not be read, so that nobody knows what it is made of
 }
 
 func newUnpacker(opts UnpackOptions) *unpacker {
@@ -253,13 +254,25 @@ func (u *unpacker) choose(ctx context.Context) error {
 	return nil
 }
 
-// judge checks the signature of a release; one that is not trusted is refused as a whole.
+// judge checks that the drive holds what the release image says, and the signature of that;
+// a release that fails is refused as a whole.
 func (u *unpacker) judge(ctx context.Context, d *drive, rel store.Release) error {
+	wrong := verify.Payload(ctx, verified{u.source}, d.b.Contents, rel.Tag)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	for _, err := range wrong {
+		u.errs = append(u.errs, fmt.Errorf("%s: %w", d.media, err))
+	}
+	unread := verify.Unread(wrong)
+	if len(wrong) > 0 && !unread {
+		return nil
+	}
 	verdict, err := verify.Signature(ctx, d.b, rel.Tag, u.opts.Signatures, u.opts.StoreClient, u.opts.Stores)
 	if err != nil {
 		return err
 	}
-	s := &selected{drive: d, record: rel, verdict: verdict}
+	s := &selected{drive: d, record: rel, verdict: verdict, unread: unread}
 	if verdict.Status != bundle.SignatureVerified {
 		serr := &bundle.SignatureError{Tag: rel.Tag, Digest: rel.Descriptor.Digest.String(), Verdict: verdict}
 		if u.opts.Policy == bundle.PolicyRequire {

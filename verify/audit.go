@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle"
 	"pannier/bundle/layout"
@@ -150,7 +151,11 @@ func (a *audit) concerns(images []string) bool {
 // sealing reports on the seal: whether there is one, and on those that are not valid.
 func (a *audit) sealing() {
 	for _, p := range a.b.SealProblems {
-		a.find(Finding{Kind: KindCorrupt, Path: p.Path, Detail: p.Err.Error()})
+		kind := KindCorrupt
+		if p.Path == ocispec.ImageIndexFile { // no seal vouches for it: pack writes it again
+			kind = KindPartial
+		}
+		a.find(Finding{Kind: kind, Path: p.Path, Detail: p.Err.Error()})
 	}
 	if a.b.Seal == nil {
 		a.find(Finding{Kind: KindUnsealed, Path: "pannier", Detail: "there is no valid seal: pack has not finished; the same pack command continues"})
@@ -168,6 +173,10 @@ func (a *audit) compareIndex() {
 		detail := "the index cannot be used: " + a.b.IndexProblem.Error()
 		if a.walked != nil {
 			detail += "; the layout was read instead"
+		}
+		if a.b.Seal == nil { // a pack that was interrupted early leaves none, or half of one
+			a.note("%s: %s", a.b.IndexPath(), detail)
+			return
 		}
 		a.find(Finding{Kind: KindIndex, Path: a.b.IndexPath(), Detail: detail})
 		return

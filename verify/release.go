@@ -17,6 +17,7 @@ func (a *audit) releases(ctx context.Context) error {
 	}
 	for _, tag := range tags {
 		rel, _ := a.b.Contents.Release(tag)
+		a.contradictions(ctx, tag)
 		verdict, err := Signature(ctx, a.b, tag, a.opts.Signatures, a.opts.Client, a.opts.Stores)
 		if err != nil {
 			return err
