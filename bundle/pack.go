@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -155,10 +156,11 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	defer end()
 	seal, err := p.move(ctx, res)
 	if err != nil {
-		if p.index != nil {
-			if serr := p.publishSnapshot(); serr != nil {
-				p.log.Warn("the state could not be written to the drive; the next run hashes what is there", "err", serr)
-			}
+		if seal != nil {
+			return fmt.Errorf("the drive is sealed, but what is not needed any more could not be removed: %w", err)
+		}
+		if serr := p.publishSnapshot(); serr != nil {
+			p.log.Warn("the state could not be written to the drive; the next run hashes what is there", "err", serr)
 		}
 		return err
 	}

@@ -44,6 +44,7 @@ type packer struct {
 	work     string // folder of the index's working copy
 	instance string
 	written  uint64 // newest generation of any of our files on the drive
+	sealing  uint64 // generation of the seal that is being written, or stands; 0 before
 	orphans  []digest.Digest
 }
 
@@ -197,9 +198,25 @@ func notBegun(dir string) (bool, error) {
 			return false, nil
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, dirOwn)); err != nil {
-		if _, err := os.Stat(filepath.Join(dir, "blobs")); err == nil {
-			return false, nil // somebody else's blobs
+	if _, err := os.Stat(filepath.Join(dir, dirOwn)); err == nil {
+		return true, nil
+	}
+	return emptyBlobs(filepath.Join(dir, "blobs"))
+}
+
+// emptyBlobs reports whether dir is what an interrupted creation leaves of blobs/sha256:
+// with anything in it, it is somebody else's.
+func emptyBlobs(dir string) (bool, error) {
+	for _, path := range []string{dir, filepath.Join(dir, "sha256")} {
+		entries, err := os.ReadDir(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		if len(entries) > 1 || len(entries) == 1 && (path != dir || entries[0].Name() != "sha256") {
+			return false, nil
 		}
 	}
 	return true, nil

@@ -77,6 +77,7 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.checkWritten(ctx, seal); err != nil {
 		return nil, err
 	}
+	p.sealing = g
 	if err := p.layout.WriteFile(sealName(g), raw); err != nil {
 		return nil, err
 	}
@@ -135,11 +136,9 @@ func (p *packer) allReleases() []store.Release {
 }
 
 // settle takes what this run replaced out of the index: images that are gone, and blobs that
-// nothing needs any more. Their files stay until the new seal stands.
+// nothing needs any more, those of unfinished packs among them. Their files stay until the
+// new seal stands.
 func (p *packer) settle() error {
-	if p.base == nil {
-		return nil
-	}
 	var gone []string
 	for tag := range p.replaced {
 		if _, planned := p.images[tag]; !planned {
@@ -150,22 +149,22 @@ func (p *packer) settle() error {
 		return err
 	}
 	var keep []store.Record
-	for _, d := range slices.Sorted(maps.Keys(p.base.Records)) {
-		if _, planned := p.items[d]; planned {
-			continue
-		}
-		r, err := p.index.Record(d)
-		if err != nil {
-			return err
+	err := p.index.Records(func(r store.Record) error {
+		if _, planned := p.items[r.Digest]; planned {
+			return nil
 		}
 		n := len(r.Images)
 		r.Images = slices.DeleteFunc(r.Images, func(t string) bool { return p.replaced[t] })
 		switch {
 		case len(r.Images) == 0:
-			p.orphans = append(p.orphans, d)
+			p.orphans = append(p.orphans, r.Digest)
 		case len(r.Images) < n:
 			keep = append(keep, r)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if err := p.index.Put(keep...); err != nil {
 		return err
@@ -200,38 +199,27 @@ func (p *packer) markSealed(g uint64) error {
 }
 
 // writeObjects keeps readable copies of what was captured in pannier/objects, in place of
-// those of an earlier run.
+// those of earlier runs.
 func (p *packer) writeObjects() error {
 	entries, err := p.layout.List(dirObjects)
 	if err != nil {
 		return err
 	}
 	written := map[string]bool{}
-	for _, pr := range p.releases {
-		var objs []objects.Object
-		if accepted := pr.verdict.Accepted; len(accepted) > 0 {
-			cm, err := objects.SignatureConfigMap(pr.record.Descriptor.Digest, pr.record.Version, accepted)
-			if err != nil {
-				return err
-			}
-			objs = append(objs, cm)
-		}
-		if p.opts.Destination != nil {
-			obj, err := p.render(pr.record, payloadSources(pr.record.Source, pr.payload))
-			if err != nil {
-				return err
-			}
-			objs = append(objs, obj)
+	for _, rel := range p.allReleases() {
+		objs, err := p.objectsOf(rel)
+		if err != nil {
+			return err
 		}
 		for _, o := range objs {
-			name := fmt.Sprintf("%s/%s-%s.yaml", dirObjects, pr.record.Tag, strings.ToLower(o.Kind))
+			name := fmt.Sprintf("%s/%s-%s.yaml", dirObjects, rel.Tag, strings.ToLower(o.Kind))
 			if err := p.layout.ReplaceFile(name, o.YAML); err != nil {
 				return err
 			}
 			written[name] = true
 		}
 		for _, e := range entries {
-			if name := dirObjects + "/" + e.Name; strings.HasPrefix(e.Name, pr.record.Tag+"-") && !written[name] {
+			if name := dirObjects + "/" + e.Name; strings.HasPrefix(e.Name, rel.Tag+"-") && !written[name] {
 				if err := p.layout.RemoveFile(name); err != nil {
 					return err
 				}
@@ -239,6 +227,40 @@ func (p *packer) writeObjects() error {
 		}
 	}
 	return nil
+}
+
+// objectsOf renders the objects of a release, planned now or kept as it was captured.
+func (p *packer) objectsOf(rel store.Release) ([]objects.Object, error) {
+	var objs []objects.Object
+	var accepted [][]byte
+	if i := slices.IndexFunc(p.releases, func(pr *plannedRelease) bool { return pr.record.Tag == rel.Tag }); i >= 0 {
+		accepted = p.releases[i].verdict.Accepted
+		if p.opts.Destination != nil {
+			obj, err := p.render(rel, payloadSources(rel.Source, p.releases[i].payload))
+			if err != nil {
+				return nil, err
+			}
+			objs = append(objs, obj)
+		}
+	} else {
+		for _, d := range rel.Documents {
+			if child, ok := isSignatureDocument(d.Name); ok && child == "" {
+				data, _ := p.base.Document(rel.Tag, d.Name)
+				accepted = append(accepted, data)
+			}
+		}
+		if obj, ok := p.base.RenderedMirrorSet(rel.Tag); ok {
+			objs = append(objs, obj)
+		}
+	}
+	if len(accepted) > 0 {
+		cm, err := objects.SignatureConfigMap(rel.Descriptor.Digest, rel.Version, accepted)
+		if err != nil {
+			return nil, err
+		}
+		objs = append(objs, cm)
+	}
+	return objs, nil
 }
 
 // newSeal writes SHA256SUMS and makes the seal over it.
@@ -334,7 +356,7 @@ func (p *packer) cleanUp(g uint64) error {
 		return err
 	}
 	for _, d := range p.orphans {
-		if err := p.layout.RemoveBlob(d); err != nil {
+		if err := errors.Join(p.layout.RemoveBlob(d), p.layout.RemovePartial(d)); err != nil {
 			return err
 		}
 	}

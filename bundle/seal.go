@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 	"strconv"
@@ -114,10 +115,15 @@ func (b *Bundle) generations(prefix, suffix string) []uint64 {
 // version is an error; a seal that is not valid is noted and an older one tried.
 func (b *Bundle) findSeal() error {
 	var second *Seal // valid but for its index
+	torn := uint64(0)
 	for _, g := range b.generations(sealPrefix, sealSuffix) {
 		s, err := b.readSeal(g)
 		if errors.Is(err, ErrVersion) {
 			return err
+		}
+		if errors.Is(err, ErrUnsealed) {
+			torn = max(torn, g)
+			continue
 		}
 		if err != nil {
 			b.SealProblems = append(b.SealProblems, FileProblem{sealName(g), err})
@@ -142,6 +148,7 @@ func (b *Bundle) findSeal() error {
 		b.Seal = second
 	}
 	if b.Seal != nil {
+		b.Interrupted = torn > b.Seal.Generation
 		others := append(b.generations(layoutPrefix, layoutSuffix), b.generations(indexPrefix, indexSuffix)...)
 		for _, g := range append(others, b.olderSeals()...) {
 			b.Interrupted = b.Interrupted || g > b.Seal.Generation
@@ -181,13 +188,17 @@ func (b *Bundle) readSeal(g uint64) (*Seal, error) {
 }
 
 // ParseSeal reads a seal and checks its checksum. Errors are [ErrVersion] for a sound seal of
-// a newer format, and wrap [ErrDamaged] otherwise.
+// a newer format, [ErrUnsealed] for one whose writing was cut off (it ends early, or in zeros
+// where data never arrived), and wrap [ErrDamaged] otherwise.
 func ParseSeal(raw []byte) (*Seal, error) {
 	if len(raw) > maxSeal {
 		return nil, fmt.Errorf("%w: a seal of %d bytes", ErrDamaged, len(raw))
 	}
 	var s Seal
 	dec := json.NewDecoder(bytes.NewReader(raw))
+	if text := bytes.TrimRight(raw, "\x00"); len(text) == 0 || !json.Valid(text) && endsEarly(text) {
+		return nil, fmt.Errorf("%w: the seal was begun and not finished", ErrUnsealed)
+	}
 	if err := dec.Decode(&s); err != nil {
 		return nil, fmt.Errorf("%w: seal: %w", ErrDamaged, err)
 	}
@@ -206,6 +217,13 @@ func ParseSeal(raw []byte) (*Seal, error) {
 		}
 	}
 	return &s, nil
+}
+
+// endsEarly reports whether raw is the beginning of a JSON value and no more.
+func endsEarly(raw []byte) bool {
+	var skip json.RawMessage
+	err := json.NewDecoder(bytes.NewReader(raw)).Decode(&skip)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // encode returns the bytes of the seal, with its checksum.

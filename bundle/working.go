@@ -52,8 +52,9 @@ func (p *packer) begin(ctx context.Context) (func(), error) {
 	return end, nil
 }
 
-// openWorking makes the working copy of the index on the local disk: seeded from the newest
-// sound generation on the drive, which is always the truth, or from the layout, or new. It is
+// openWorking makes the working copy of the index on the local disk. It begins with what the
+// seal covers, from the seal's own generation of the index or from the layout; what packs
+// that did not finish have noted since is put beside that and changes nothing of it. It is
 // never resumed from an earlier working copy.
 func (p *packer) openWorking(ctx context.Context) error {
 	drive := &Bundle{Layout: p.layout}
@@ -68,28 +69,118 @@ func (p *packer) openWorking(ctx context.Context) error {
 	if p.written != before {
 		return fmt.Errorf("%s: another pack has written here since this one looked; run it again", p.opts.Media)
 	}
-	var seal *Seal
 	if p.have != nil {
-		seal = p.have.Seal
+		drive.Seal = p.have.Seal
 	}
+	later, cleanup, err := p.laterIndex(drive)
+	if err != nil {
+		return err
+	}
+	defer cleanup()
+	if !p.seed(drive.Seal) {
+		if err := p.newIndex(drive.Seal); err != nil {
+			return err
+		}
+	}
+	err = p.nameInstance(drive.Seal, later)
+	if err == nil && later != nil {
+		err = p.takeOver(later)
+	}
+	if err != nil {
+		p.index.Close()
+		os.RemoveAll(p.work)
+	}
+	return err
+}
+
+// laterIndex opens the newest sound generation of the index that is newer than the seal; nil
+// if there is none.
+func (p *packer) laterIndex(drive *Bundle) (*store.Index, func(), error) {
 	for _, g := range drive.generations(indexPrefix, indexSuffix) {
-		path, err := copyIndex(p.layout, seal, g, p.opts.Cache)
-		if err != nil {
-			p.log.Warn("a generation of the index is passed over", "index", indexName(g), "err", err)
-			continue
+		if drive.Seal != nil && g <= drive.Seal.Generation {
+			break
 		}
-		x, err := store.Open(path)
-		if err == nil {
-			p.index, p.work = x, filepath.Dir(path)
-			return p.nameInstance(seal)
-		}
-		os.RemoveAll(filepath.Dir(path))
-		if errors.Is(err, store.ErrVersion) {
-			return fmt.Errorf("%s: %w", indexName(g), ErrVersion)
+		x, cleanup, err := drive.openIndexCopy(g, p.opts.Cache)
+		switch {
+		case err == nil:
+			return x, cleanup, nil
+		case errors.Is(err, store.ErrVersion):
+			return nil, nil, fmt.Errorf("%s: %w", indexName(g), ErrVersion)
 		}
 		p.log.Warn("a generation of the index is passed over", "index", indexName(g), "err", err)
 	}
-	return p.newIndex(seal)
+	return nil, func() {}, nil
+}
+
+// seed copies the index that the seal names, and reports whether there is a sound one.
+func (p *packer) seed(seal *Seal) bool {
+	if !p.trusted || p.have.IndexProblem != nil {
+		return false
+	}
+	path, err := copyIndex(p.layout, seal, seal.Generation, p.opts.Cache)
+	if err == nil {
+		if p.index, err = store.Open(path); err == nil {
+			p.work = filepath.Dir(path)
+			return true
+		}
+		os.RemoveAll(filepath.Dir(path))
+	}
+	p.log.Warn("the sealed index is made again from the layout", "err", err)
+	return false
+}
+
+// takeOver adds what an unfinished pack has noted in x. Of images that the drive has already
+// it takes nothing: a blob that was fetched for another form of one of those is left with no
+// image that needs it, until the next seal.
+func (p *packer) takeOver(x *store.Index) error {
+	c, err := contentsFromStore(x, nil)
+	if err != nil {
+		p.log.Warn("the notes of an unfinished pack are passed over", "err", err)
+		return nil
+	}
+	known := map[string]bool{}
+	if p.base != nil {
+		for _, img := range p.base.Images {
+			known[img.Tag] = true
+		}
+	}
+	var images []store.Image
+	for _, img := range c.Images {
+		if !known[img.Tag] {
+			images = append(images, img)
+		}
+	}
+	if err := p.index.PutImages(images...); err != nil {
+		return err
+	}
+	for _, rel := range c.Releases {
+		if known[rel.Tag] {
+			continue
+		}
+		docs := map[string][]byte{}
+		for _, d := range rel.Documents {
+			docs[d.Name], _ = c.Document(rel.Tag, d.Name)
+		}
+		rel.Sealed = 0
+		if err := p.index.PutRelease(rel, docs); err != nil {
+			return err
+		}
+	}
+	var records []store.Record
+	for _, d := range slices.Sorted(maps.Keys(c.Records)) {
+		r := c.Records[d]
+		r.Sealed = 0
+		r.Images = slices.DeleteFunc(slices.Clone(r.Images), func(t string) bool { return known[t] })
+		old, err := p.index.Record(d)
+		if err == nil {
+			old.Images = slices.Compact(slices.Sorted(slices.Values(slices.Concat(old.Images, r.Images))))
+			r = old
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		records = append(records, r)
+	}
+	return p.index.Put(records...)
 }
 
 // newIndex makes an index from what the seal covers, or an empty one.
@@ -107,9 +198,6 @@ func (p *packer) newIndex(seal *Seal) error {
 		return err
 	}
 	p.index, p.work = x, dir
-	if err := p.nameInstance(seal); err != nil {
-		return err
-	}
 	if p.base == nil {
 		return nil
 	}
@@ -117,7 +205,12 @@ func (p *packer) newIndex(seal *Seal) error {
 	if p.trusted {
 		sealed = seal.Generation
 	}
-	return p.base.fill(x, sealed)
+	if err := p.base.fill(x, sealed); err != nil {
+		x.Close()
+		os.RemoveAll(dir)
+		return err
+	}
+	return nil
 }
 
 // fill writes contents that were walked in the layout into an index.
@@ -147,19 +240,19 @@ func (c *Contents) fill(x *store.Index, sealed uint64) error {
 	return x.Put(records...)
 }
 
-// nameInstance takes the drive's random name from the index or the seal, or makes one.
-func (p *packer) nameInstance(seal *Seal) error {
-	name, err := p.index.Meta(store.MetaInstance)
-	if err == nil {
-		p.instance = name
-		return nil
-	}
-	if !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
+// nameInstance takes the drive's random name from the seal, or from the index of a pack that
+// never came to one, or makes one.
+func (p *packer) nameInstance(seal *Seal, later *store.Index) error {
 	if seal != nil {
 		p.instance = seal.Instance
-	} else {
+	} else if later != nil {
+		name, err := later.Meta(store.MetaInstance)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		p.instance = name
+	}
+	if p.instance == "" {
 		var b [16]byte
 		rand.Read(b[:])
 		p.instance = hex.EncodeToString(b[:])
@@ -241,7 +334,7 @@ func (p *packer) publishSnapshot() error {
 	if err := p.writeSnapshot(); err != nil {
 		return err
 	}
-	if p.have != nil && p.have.Seal != nil && p.have.Seal.Generation == before || before == 0 {
+	if p.have != nil && p.have.Seal != nil && p.have.Seal.Generation == before || before == 0 || before == p.sealing {
 		return nil
 	}
 	return p.layout.RemoveFile(indexName(before))

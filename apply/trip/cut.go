@@ -12,10 +12,11 @@ import (
 
 // Cut is a drive that is pulled: the call number At that would change something, counted
 // from 1, fails, half done if it writes, and so does every one after it. With At zero it
-// counts only.
+// counts only. It never waits for the real drive: nothing here outlives the process.
 type Cut struct {
-	At  int
-	Err error // default EIO
+	At   int
+	Once bool  // the calls after it work again
+	Err  error // default EIO
 
 	// Only says which files' calls are counted, and can fail; nil means all.
 	Only func(name string) bool
@@ -45,14 +46,14 @@ func (c *Cut) FS(dir string) (layout.FS, error) {
 func (c *Cut) step(op, name string) (failed, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.At > 0 && c.calls >= c.At {
+	if c.At > 0 && c.calls >= c.At && !c.Once {
 		return true, false // the drive is gone
 	}
 	if c.Only != nil && !c.Only(name) {
 		return false, false
 	}
 	c.calls++
-	if c.At > 0 && c.calls >= c.At {
+	if c.calls == c.At {
 		c.Call = op + " " + name
 		return true, true
 	}
@@ -113,19 +114,9 @@ func (f *cutFS) Remove(name string) error {
 	return f.FS.Remove(name)
 }
 
-func (f *cutFS) SyncDir(name string) error {
-	if err := f.c.check("syncdir", name); err != nil {
-		return err
-	}
-	return f.FS.SyncDir(name)
-}
+func (f *cutFS) SyncDir(name string) error { return f.c.check("syncdir", name) }
 
-func (f *cutFS) SyncFS() error {
-	if err := f.c.check("syncfs", "."); err != nil {
-		return err
-	}
-	return f.FS.SyncFS()
-}
+func (f *cutFS) SyncFS() error { return f.c.check("syncfs", ".") }
 
 type cutFile struct {
 	layout.File
@@ -152,9 +143,4 @@ func (f *cutFile) Truncate(size int64) error {
 	return f.File.Truncate(size)
 }
 
-func (f *cutFile) Sync() error {
-	if err := f.c.check("sync", f.name); err != nil {
-		return err
-	}
-	return f.File.Sync()
-}
+func (f *cutFile) Sync() error { return f.c.check("sync", f.name) }
