@@ -1,0 +1,463 @@
+package preflight
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle"
+	"pannier/bundle/content"
+	"pannier/bundle/release"
+	"pannier/bundle/remote"
+)
+
+// named is a release that was asked for, as far as it could be read.
+type named struct {
+	ref     release.Reference
+	payload once[*release.Payload]
+}
+
+// read resolves the release and reads its payload.
+func (r *named) read(ctx context.Context, c *remote.Client) (*release.Payload, error) {
+	return r.payload.get(func() (*release.Payload, error) {
+		repo, err := c.Repository(r.ref.Repository)
+		if err != nil {
+			return nil, err
+		}
+		desc, err := repo.Resolve(ctx, wanted(r.ref))
+		if err != nil {
+			return nil, err
+		}
+		return release.Read(ctx, repo, desc)
+	})
+}
+
+// wanted is the tag or digest that a reference asks for; the digest if it has both.
+func wanted(ref release.Reference) string {
+	if ref.Digest != "" {
+		return ref.Digest.String()
+	}
+	return ref.Tag
+}
+
+// repositories are all that pack would ask for manifests and blobs, as far as is known,
+// sorted.
+func (n *near) repositories(ctx context.Context) []string {
+	names := slices.Clone(n.opts.Repositories)
+	for _, r := range n.releases {
+		names = append(names, r.ref.Repository)
+		if p, err := r.read(ctx, n.opts.Client); err == nil {
+			names = append(names, p.Repositories()...)
+		}
+	}
+	for _, ref := range n.opts.Additional {
+		names = append(names, ref.Repository)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// hosts are the registries of the repositories, each with one repository to ask by.
+func (n *near) hosts(ctx context.Context) (names []string, by map[string]*remote.Repository, err error) {
+	by = map[string]*remote.Repository{}
+	for _, name := range n.repositories(ctx) {
+		repo, err := n.opts.Client.Repository(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		host, _, _ := strings.Cut(repo.Endpoint(), "/")
+		if by[host] == nil {
+			names = append(names, host)
+			by[host] = repo
+		}
+	}
+	return names, by, nil
+}
+
+func (n *near) greet(ctx context.Context, host string, repo *remote.Repository) (*remote.Greeting, error) {
+	if n.greeting[host] == nil {
+		n.greeting[host] = &once[*remote.Greeting]{}
+	}
+	return n.greeting[host].get(func() (*remote.Greeting, error) { return repo.Ping(ctx) })
+}
+
+// sourceRegistry sees whether every registry answers as one.
+func sourceRegistry(ctx context.Context, n *near) Check {
+	hosts, by, err := n.hosts(ctx)
+	if err != nil {
+		return fail(err, "check the spelling of the repository", "%v", err)
+	}
+	var checks []Check
+	for _, host := range hosts {
+		g, err := n.greet(ctx, host, by[host])
+		if err != nil {
+			checks = append(checks, fail(err, hostRemedy(err), "%v", err))
+			continue
+		}
+		checks = append(checks, pass("%s", greetingText(host, g)))
+	}
+	return worst(checks...)
+}
+
+// greetingText tells what a registry said.
+func greetingText(host string, g *remote.Greeting) string {
+	text := fmt.Sprintf("%s answers over %s", host, g.Scheme)
+	if g.Server != "" {
+		text += " (" + g.Server + ")"
+	}
+	switch {
+	case g.Challenge == "bearer" && g.Realm != "":
+		text += ", wants a token of " + g.Realm
+	case g.Challenge == "basic":
+		text += ", wants a user and a password"
+	}
+	return text
+}
+
+func sourceClock(ctx context.Context, n *near) Check {
+	hosts, by, err := n.hosts(ctx)
+	if err != nil {
+		return skipAfter("source-registry")
+	}
+	var checks []Check
+	for _, host := range hosts {
+		if g, err := n.greet(ctx, host, by[host]); err == nil {
+			checks = append(checks, clockCheck(host, g.Date, g.Asked))
+		}
+	}
+	if len(checks) == 0 {
+		return skipAfter("source-registry")
+	}
+	return worst(checks...)
+}
+
+// sourceAccess sees whether this account may read in each repository: the release image, one
+// component of each repository that the release names, each additional image.
+func sourceAccess(ctx context.Context, n *near) Check {
+	var checks []Check
+	for _, r := range n.releases {
+		p, err := r.read(ctx, n.opts.Client)
+		if err != nil {
+			err = fmt.Errorf("release %s: %w", r.ref, err)
+			checks = append(checks, fail(err, remedyFor(err), "%v", err))
+			continue
+		}
+		checks = append(checks, pass("%s was read in %s%s", release.Tag(p.Version, p.Arch), r.ref.Repository, n.credential(ctx, r.ref.Repository)))
+		checks = append(checks, n.components(ctx, p)...)
+	}
+	for _, ref := range n.opts.Additional {
+		checks = append(checks, n.readable(ctx, ref.Repository, wanted(ref)))
+	}
+	for _, name := range n.opts.Repositories {
+		checks = append(checks, n.open(ctx, name))
+	}
+	return worst(checks...)
+}
+
+// components reads one image of each repository that a payload names.
+func (n *near) components(ctx context.Context, p *release.Payload) []Check {
+	var checks []Check
+	for _, name := range p.Repositories() {
+		i := slices.IndexFunc(p.Images, func(i release.Image) bool { return i.Repository == name })
+		checks = append(checks, n.readable(ctx, name, p.Images[i].Digest.String()))
+	}
+	return checks
+}
+
+// readable reads one image: its manifest and, since blobs are often served by another host,
+// its config.
+func (n *near) readable(ctx context.Context, name, ref string) Check {
+	repo, err := n.opts.Client.Repository(name)
+	if err == nil {
+		err = pull(ctx, repo, ref)
+	}
+	if err != nil {
+		return fail(err, remedyFor(err), "%v", err)
+	}
+	return pass("an image was read in %s%s", name, n.credential(ctx, name))
+}
+
+// open sees whether a repository may be read without knowing what is in it: it asks for a
+// tag that nobody has. To be told that there is no such tag, one must be let in.
+func (n *near) open(ctx context.Context, name string) Check {
+	repo, err := n.opts.Client.Repository(name)
+	if err == nil {
+		_, err = repo.Resolve(ctx, absentTag)
+	}
+	if err != nil && (!errors.Is(err, remote.ErrNotFound) || errors.Is(err, remote.ErrNotRegistry)) {
+		return fail(err, remedyFor(err), "%v", err)
+	}
+	return pass("%s may be read%s", name, n.credential(ctx, name))
+}
+
+// absentTag is a tag that no repository has.
+const absentTag = "pannier-preflight"
+
+func (n *near) credential(ctx context.Context, name string) string {
+	repo, err := n.opts.Client.Repository(name)
+	if err != nil {
+		return ""
+	}
+	text, found, err := repo.Credential(ctx)
+	if err != nil || !found {
+		return ", anonymously"
+	}
+	return ", " + text
+}
+
+// maxConfig bounds, in bytes, what is read of an image's config; they have some kilobytes.
+const maxConfig = 4 << 20
+
+// pull reads the manifest ref, of a list that of the first child as well, and its config.
+func pull(ctx context.Context, repo *remote.Repository, ref string) error {
+	for range 2 {
+		desc, raw, err := repo.Manifest(ctx, ref)
+		if err != nil {
+			return err
+		}
+		m, err := content.ParseManifest(desc.MediaType, raw)
+		if err != nil {
+			return fmt.Errorf("manifest %s of %s: %w", desc.Digest, repo.Name(), err)
+		}
+		if content.IsIndex(desc.MediaType) {
+			if len(m.Manifests) == 0 {
+				return nil
+			}
+			ref = m.Manifests[0].Digest.String()
+			continue
+		}
+		if m.Config.Size > maxConfig {
+			return nil
+		}
+		rc, err := repo.Fetch(ctx, m.Config, 0)
+		if err != nil {
+			return err
+		}
+		defer rc.Close()
+		raw, err = io.ReadAll(io.LimitReader(rc, maxConfig))
+		if err == nil && digest.FromBytes(raw) != m.Config.Digest {
+			err = fmt.Errorf("blob %s of %s: %w: the bytes hash to %s", m.Config.Digest, repo.Name(), content.ErrDigest, digest.FromBytes(raw))
+		}
+		return err
+	}
+	return nil
+}
+
+// signatureStores sees whether the stores answer, and hold a signature of each release.
+func signatureStores(ctx context.Context, n *near) Check {
+	var checks []Check
+	for _, r := range n.releases {
+		d := r.ref.Digest
+		if p, err := r.read(ctx, n.opts.Client); err == nil {
+			d = p.Descriptor.Digest
+		}
+		if d == "" {
+			checks = append(checks, Check{Status: Skip, Detail: r.ref.String() + ": its digest is not known: see source-access"})
+			continue
+		}
+		checks = append(checks, n.storesHave(ctx, r.ref.String(), d))
+	}
+	if !slices.ContainsFunc(checks, func(c Check) bool { return c.Status != Skip }) {
+		checks = append(checks, n.storesAnswer(ctx))
+	}
+	return worst(checks...)
+}
+
+// ask asks every store.
+func (n *near) ask(ctx context.Context, d digest.Digest) (texts []string, found int, errs []error) {
+	for _, store := range n.opts.Stores {
+		a, err := n.opts.Client.Signatures(ctx, store, d)
+		if err == nil {
+			err = a.Err
+		}
+		found += len(a.Messages)
+		text := a.Status
+		if err != nil {
+			errs = append(errs, err)
+			text = "error: " + err.Error()
+		}
+		texts = append(texts, a.Store+": "+text)
+	}
+	return texts, found, errs
+}
+
+const storeRemedy = "let these hosts pass in firewall and proxy, or fetch the signature on a machine that reaches them and give it with --signature-store DIR (DIR/sha256=<hex>/signature-1)"
+
+func (n *near) storesHave(ctx context.Context, name string, d digest.Digest) Check {
+	texts, found, errs := n.ask(ctx, d)
+	detail := name + ": " + strings.Join(texts, ", ")
+	bad := warn
+	if n.opts.Policy == bundle.PolicyRequire {
+		bad = fail
+	}
+	switch {
+	case found > 0 && len(errs) == 0:
+		return pass("%s", detail)
+	case found > 0:
+		return warn(&several{errs}, storeRemedy, "%s", detail)
+	case len(errs) > 0:
+		return bad(&several{errs}, storeRemedy, "%s", detail)
+	}
+	err := fmt.Errorf("%w: no store has a signature of %s", bundle.ErrSignature, d)
+	return bad(err, "a release that is not an official one is signed with a key of your own: put its signature into a folder and give it with --signature-store; or give the store that has it", "%s", detail)
+}
+
+// storesAnswer asks for a signature of nothing: to say that there is none is answer enough.
+func (n *near) storesAnswer(ctx context.Context) Check {
+	if len(n.opts.Stores) == 0 {
+		return skip("no signature store is named")
+	}
+	texts, _, errs := n.ask(ctx, digest.FromBytes(nil))
+	detail := strings.Join(texts, ", ")
+	switch {
+	case len(errs) == 0:
+		return pass("%s (asked for a signature that does not exist)", detail)
+	case len(errs) < len(n.opts.Stores) || n.opts.Policy != bundle.PolicyRequire:
+		return warn(&several{errs}, storeRemedy, "%s", detail)
+	}
+	return fail(&several{errs}, storeRemedy, "%s", detail)
+}
+
+// releasePlan makes the plan as pack would.
+func releasePlan(ctx context.Context, n *near) Check {
+	p, err := n.plan(ctx)
+	switch {
+	case p == nil && err == nil:
+		return skip("no release was named")
+	case err != nil:
+		for _, r := range n.releases {
+			if _, rerr := r.read(ctx, n.opts.Client); rerr != nil {
+				return skipAfter("source-access")
+			}
+		}
+		if errors.Is(err, bundle.ErrNotBundle) || errors.Is(err, bundle.ErrVersion) || errors.Is(err, bundle.ErrDamaged) {
+			return skipAfter("drive-bundle")
+		}
+		return fail(err, remedyFor(err), "%v", err)
+	}
+	b := p.Plan.Bytes
+	return pass("%s of %s and %s; %s are there, %s are to be fetched", counted(int(p.Plan.Blobs.Total), "blob", "blobs"), bytesText(b.Total),
+		counted(p.Plan.Manifests, "manifest", "manifests"), bytesText(b.Present), bytesText(b.Transfer))
+}
+
+// releaseSignature tells what pack would think of the signatures.
+func releaseSignature(ctx context.Context, n *near) Check {
+	if n.opts.Signatures == nil {
+		return skip("no keys are at hand to judge signatures by")
+	}
+	p, err := n.plan(ctx)
+	switch {
+	case err != nil:
+		return skipAfter("release-plan")
+	case p == nil:
+		return skip("no release was named")
+	}
+	var checks []Check
+	for _, r := range p.Releases {
+		if !r.Kept {
+			checks = append(checks, signatureCheck(r.Tag, r.Signature, n.opts.Policy))
+		}
+	}
+	if len(checks) == 0 {
+		return pass("what was asked for is on the drive, sealed")
+	}
+	return worst(checks...)
+}
+
+// signatureCheck judges a verdict by the policy.
+func signatureCheck(tag string, v bundle.SignatureVerdict, policy bundle.Policy) Check {
+	switch v.Status {
+	case bundle.SignatureVerified:
+		return pass("%s: signed by %s", tag, v.Key)
+	case "":
+		return skip("%s: is on the drive, sealed", tag)
+	}
+	err := fmt.Errorf("%s: %w: %s", tag, bundle.ErrSignature, v.Status)
+	if len(v.Problems) > 0 {
+		err = fmt.Errorf("%w: %s", err, listed(v.Problems))
+	}
+	bad := warn
+	if policy == bundle.PolicyRequire {
+		bad = fail
+	}
+	return bad(err, "give the key of a release of your own with --keyring FILE on both sides (trust never travels on the drive), a missing signature with --signature-store; otherwise find out where this image comes from", "%v", err)
+}
+
+// sourceHosts lists who was really asked, for whoever keeps the firewall.
+func sourceHosts(_ context.Context, n *near) Check { return contactsCheck(n.opts.Client) }
+
+func contactsCheck(c *remote.Client) Check {
+	var texts []string
+	for _, k := range c.Contacts() {
+		text := k.Host + " (" + k.Why
+		if k.Proxy != "" {
+			text += ", by proxy " + k.Proxy
+		}
+		texts = append(texts, text+")")
+	}
+	if len(texts) == 0 {
+		return skip("no host was asked")
+	}
+	return pass("asked so far: %s", strings.Join(texts, ", "))
+}
+
+// largest finds the largest blob of the releases and images, by their manifests.
+func (n *near) largest(ctx context.Context) (ocispec.Descriptor, error) {
+	var most ocispec.Descriptor
+	for _, r := range n.releases {
+		p, err := r.read(ctx, n.opts.Client)
+		if err != nil {
+			return most, err
+		}
+		if err := n.widest(ctx, r.ref.Repository, p.Descriptor.Digest.String(), 1, &most); err != nil {
+			return most, err
+		}
+		for _, i := range p.Images {
+			if err := n.widest(ctx, i.Repository, i.Digest.String(), 1, &most); err != nil {
+				return most, err
+			}
+		}
+	}
+	for _, ref := range n.opts.Additional {
+		if err := n.widest(ctx, ref.Repository, wanted(ref), 1, &most); err != nil {
+			return most, err
+		}
+	}
+	return most, nil
+}
+
+// widest raises most to the largest blob below the manifest ref, of a list with those of its
+// children; deeper nesting, which no release has, is not followed.
+func (n *near) widest(ctx context.Context, name, ref string, depth int, most *ocispec.Descriptor) error {
+	repo, err := n.opts.Client.Repository(name)
+	if err != nil {
+		return err
+	}
+	desc, raw, err := repo.Manifest(ctx, ref)
+	if err != nil {
+		return err
+	}
+	m, err := content.ParseManifest(desc.MediaType, raw)
+	if err != nil {
+		return err
+	}
+	for _, child := range m.Children() {
+		if content.IsManifest(child.MediaType) {
+			if depth == 0 {
+				continue
+			}
+			if err := n.widest(ctx, name, child.Digest.String(), depth-1, most); err != nil {
+				return err
+			}
+		} else if child.Size > most.Size {
+			*most = child
+		}
+	}
+	return nil
+}
