@@ -133,12 +133,18 @@ func parseRegistries(text []byte) []pair {
 // rendered remembers what rendered machine configs hold: they never change, and are large.
 type rendered struct {
 	c    *Cluster
-	seen map[string][]pair
+	seen map[string]*renderedConfig
 }
 
-func (r *rendered) mirrors(ctx context.Context, name string) ([]pair, error) {
-	if pairs, ok := r.seen[name]; ok {
-		return pairs, nil
+type renderedConfig struct {
+	mirrors    []pair
+	controller string // hash of the machine-config controller that rendered it
+	version    string // of the release that it was rendered for; "" on older clusters
+}
+
+func (r *rendered) config(ctx context.Context, name string) (*renderedConfig, error) {
+	if seen := r.seen[name]; seen != nil {
+		return seen, nil
 	}
 	var m machineConfig
 	if err := r.c.get(ctx, machineConfigs, "", name, &m); err != nil {
@@ -149,10 +155,14 @@ func (r *rendered) mirrors(ctx context.Context, name string) ([]pair, error) {
 		return nil, err
 	}
 	if r.seen == nil {
-		r.seen = map[string][]pair{}
+		r.seen = map[string]*renderedConfig{}
 	}
-	r.seen[name] = pairs
-	return pairs, nil
+	r.seen[name] = &renderedConfig{
+		mirrors:    pairs,
+		controller: m.Metadata.Annotations["machineconfiguration.openshift.io/generated-by-controller-version"],
+		version:    m.Metadata.Annotations["machineconfiguration.openshift.io/release-image-version"],
+	}
+	return r.seen[name], nil
 }
 
 // arrival says how far mirrors have come in one pool.
@@ -170,14 +180,14 @@ func (r *rendered) arrived(ctx context.Context, p *pool, want []pair) (arrival, 
 	if name == "" {
 		return arrival{lacks: want}, nil
 	}
-	have, err := r.mirrors(ctx, name)
+	conf, err := r.config(ctx, name)
 	if isNotFound(err) { // replaced since the pool was read
 		return arrival{lacks: want}, nil
 	}
 	if err != nil {
 		return arrival{}, err
 	}
-	a := arrival{lacks: missing(have, want)}
+	a := arrival{lacks: missing(conf.mirrors, want)}
 	a.rendered = len(a.lacks) == 0
 	a.done = a.rendered && p.settled()
 	return a, nil

@@ -64,7 +64,7 @@ type secret struct {
 	Data map[string][]byte `json:"data"`
 }
 
-type release struct {
+type releaseRef struct {
 	Version string `json:"version"`
 	Image   string `json:"image"`
 }
@@ -91,13 +91,13 @@ type clusterVersion struct {
 		} `json:"overrides"`
 	} `json:"spec"`
 	Status struct {
-		Desired            release        `json:"desired"`
+		Desired            releaseRef     `json:"desired"`
 		History            []historyEntry `json:"history"`
 		ObservedGeneration int64          `json:"observedGeneration"`
 		Conditions         conditions     `json:"conditions"`
-		AvailableUpdates   []release      `json:"availableUpdates"`
+		AvailableUpdates   []releaseRef   `json:"availableUpdates"`
 		ConditionalUpdates []struct {
-			Release    release    `json:"release"`
+			Release    releaseRef `json:"release"`
 			Conditions conditions `json:"conditions"`
 		} `json:"conditionalUpdates"`
 	} `json:"status"`
