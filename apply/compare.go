@@ -168,6 +168,11 @@ func (u *unpacker) refusals() []error {
 			names[d] = append(names[d], img.record.Tag)
 		}
 	}
+	documents := map[digest.Digest]bool{}
+	for _, b := range u.captured() {
+		documents[b.desc.Digest] = len(names[b.desc.Digest]) == 0
+		names[b.desc.Digest] = append(names[b.desc.Digest], b.document)
+	}
 	bad := make([]digest.Digest, 0, len(u.bad))
 	for d := range u.bad {
 		bad = append(bad, d)
@@ -176,6 +181,10 @@ func (u *unpacker) refusals() []error {
 	u.res.Refused = nil
 	for _, d := range bad {
 		u.res.Refused = append(u.res.Refused, Refusal{Digest: d.String(), Images: names[d], Err: u.bad[d]})
+		if documents[d] {
+			out = append(out, fmt.Errorf("%s: %w", strings.Join(names[d], ", "), u.bad[d]))
+			continue
+		}
 		out = append(out, fmt.Errorf("%s: not pushed: %w", strings.Join(names[d], ", "), u.bad[d]))
 	}
 	return out

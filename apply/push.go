@@ -24,6 +24,8 @@ type wantedBlob struct {
 	desc    ocispec.Descriptor
 	lacking []*remote.Repository // that do not have it
 	having  []*remote.Repository
+
+	document string // tag of the captured documents that it belongs to, if it is for no registry
 }
 
 // wanted lists the blobs of all images, each once, the largest first.
@@ -51,6 +53,28 @@ func (u *unpacker) wanted() []*wantedBlob {
 	return out
 }
 
+// captured lists the blobs of the documents that were captured with the chosen releases. They
+// stay on the drive, and are read and verified like everything else on it.
+func (u *unpacker) captured() []*wantedBlob {
+	var out []*wantedBlob
+	seen := map[digest.Digest]bool{}
+	for _, s := range u.releases {
+		contents := s.drive.b.Contents
+		for _, img := range contents.Images {
+			if img.Kind != store.KindDocuments || img.Release != s.record.Tag {
+				continue
+			}
+			for d, r := range contents.Records {
+				if slices.Contains(r.Images, img.Tag) && !seen[d] {
+					seen[d] = true
+					out = append(out, &wantedBlob{desc: ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}, document: img.Tag})
+				}
+			}
+		}
+	}
+	return out
+}
+
 // push brings everything to the registry, what is named before what names it: blobs,
 // manifests, lists, tags, and the tags of releases last.
 func (u *unpacker) push(ctx context.Context) error {
@@ -75,7 +99,7 @@ func (u *unpacker) push(ctx context.Context) error {
 // registry has it.
 func (u *unpacker) pushBlobs(ctx context.Context) error {
 	p := &blobPush{u: u, ev: bundle.Event{Phase: bundle.PhasePush}}
-	todo := u.wanted()
+	todo := append(u.wanted(), u.captured()...)
 	for _, b := range todo {
 		p.ev.Total += b.desc.Size
 		p.ev.TotalBlobs++
@@ -110,7 +134,9 @@ func (p *blobPush) add(change func(*bundle.Event)) {
 func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 	u := p.u
 	if len(b.lacking) == 0 && u.opts.MissingOnly {
-		u.count(&u.res.Skipped, b.desc.Size)
+		if b.document == "" {
+			u.count(&u.res.Skipped, b.desc.Size)
+		}
 		p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
 		return nil
 	}
@@ -120,7 +146,11 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 			return err
 		})
 		if err == nil && !u.isBad(b.desc.Digest) {
-			u.count(&u.res.Present, b.desc.Size)
+			to := &u.res.Present
+			if b.document != "" {
+				to = &u.res.Documents
+			}
+			u.count(to, b.desc.Size)
 			p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
 		}
 		return err
@@ -223,7 +253,7 @@ func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read f
 		}
 		last = fmt.Errorf("blob %s on %s: %w", desc.Digest, d.media, err)
 	}
-	u.spoil(desc.Digest, errors.Join(bundle.ErrDamaged, last))
+	u.spoil(desc.Digest, fmt.Errorf("%w: %w", bundle.ErrDamaged, last))
 	return nil
 }
 

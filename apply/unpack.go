@@ -65,6 +65,7 @@ type UnpackResult struct {
 	Pushed        bundle.Totals    // read, verified and pushed
 	Present       bundle.Totals    // read and verified, the registry had them
 	Skipped       bundle.Totals    // not read: the registry had them (MissingOnly)
+	Documents     bundle.Totals    // captured with the releases: read and verified, they stay on the drive
 	Refused       []Refusal
 	Contacts      []remote.Contact
 	Warnings      []string

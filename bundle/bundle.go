@@ -45,7 +45,6 @@ const (
 const (
 	maxIndexJSON = 64 << 20  // bytes of index.json that are read
 	maxIndexDB   = 1 << 30   // bytes of a snapshot of the index that are copied
-	maxSmallFile = 256 << 20 // bytes of SHA256SUMS and the like
 )
 
 // Bundle is a bundle opened for reading; it keeps its folder open until Close.
@@ -201,6 +200,8 @@ func (b *Bundle) loadIndexJSON() error {
 		b.Index = idx
 		return nil
 	}
-	return fmt.Errorf("%w: the layout index that the seal names is neither %s nor %s",
-		ErrDamaged, fileIndexJSON, layoutName(b.Seal.Generation))
+	b.SealProblems = append(b.SealProblems, FileProblem{fileIndexJSON, fmt.Errorf(
+		"%w: the layout index that the seal names is neither %s nor %s", ErrDamaged, fileIndexJSON, layoutName(b.Seal.Generation))})
+	b.Seal = nil
+	return nil
 }

@@ -44,6 +44,11 @@ func (p *packer) capture(pr *plannedRelease) error {
 		return err
 	}
 	pr.docs = append(pr.docs, document{DocumentRelease, mediaTypeRelease, rd})
+	for _, d := range pr.docs {
+		if len(d.data) > maxDocument {
+			return fmt.Errorf("%w: %s has %d bytes, at most %d are carried", release.ErrPayload, d.name, len(d.data), maxDocument)
+		}
+	}
 	sortDocuments(pr.docs)
 	rec.Documents = captured(pr.docs)
 	return p.planDocuments(pr)

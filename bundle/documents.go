@@ -174,6 +174,9 @@ func parseReleaseDocument(data []byte) (*releaseDocument, error) {
 	if err := json.Unmarshal(data, &rd); err != nil {
 		return nil, fmt.Errorf("%w: %w", content.ErrInvalid, err)
 	}
+	if rd.Format > FormatVersion {
+		return nil, fmt.Errorf("%s is of format %d: %w", DocumentRelease, rd.Format, ErrVersion)
+	}
 	if rd.Tag == "" || rd.Tag != rd.Version+"-"+rd.Arch {
 		return nil, fmt.Errorf("%w: tag %q of version %q and architecture %q", content.ErrInvalid, rd.Tag, rd.Version, rd.Arch)
 	}

@@ -54,11 +54,9 @@ func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Ind
 			img = store.Image{Tag: tag, Kind: store.KindAdditional, Reference: tag}
 		}
 		img.Tag, img.Descriptor = tag, plain(d)
-		source, _, _ := strings.Cut(img.Reference, "@")
-		if img.Kind == store.KindAdditional {
-			if ref, err := release.ParseImageReference(tag); err == nil {
-				source = ref.Repository
-			}
+		source := ""
+		if ref, err := release.ParseImageReference(img.Reference); err == nil {
+			source = ref.Repository
 		}
 		before := len(c.broken)
 		if err := c.walk(ctx, f, d, source, tag); err != nil {

@@ -40,6 +40,10 @@ var ErrNotFound = errors.New("not in the manifest index")
 // rebuilt from the image layout.
 var ErrCorrupt = errors.New("manifest index is damaged")
 
+// ErrByteOrder says that a manifest index was written on a machine of the other byte order
+// (bbolt writes its own). It is [ErrCorrupt] too: it is of no use here.
+var ErrByteOrder = fmt.Errorf("%w: written on a machine of the other byte order", ErrCorrupt)
+
 // ErrVersion says that a manifest index was written in a newer format.
 var ErrVersion = errors.New("manifest index of a newer format")
 

@@ -45,7 +45,7 @@ func readMeta(r io.ReaderAt, size, id int64) (meta, error) {
 	sum.Write(b[:metaSize-8])
 	switch {
 	case magic == 0xEDDA0CED: // metaMagic read backwards
-		return meta{}, corrupt("written on a machine of the other byte order")
+		return meta{}, ErrByteOrder
 	case magic != metaMagic:
 		return meta{}, corrupt("meta page %d: not a bbolt database", id)
 	case self != uint64(id) || flags != flagMeta:

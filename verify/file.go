@@ -22,8 +22,8 @@ import (
 
 const (
 	sumsName = "SHA256SUMS"
-	maxSums  = 256 << 20 // bytes of SHA256SUMS that are read
-	maxDepth = 8         // folders within folders that are looked into
+	maxSums  = 1 << 30 // bytes of a file named by the seal that are read
+	maxDepth = 8       // folders within folders that are looked into
 )
 
 // files checks the files that are no blobs against SHA256SUMS, which the seal vouches for,
@@ -35,7 +35,7 @@ func (a *audit) files(ctx context.Context) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(sums)) {
-		if !found[name] && !strings.HasPrefix(name, "blobs/") {
+		if !found[name] && !a.reported(name) && !strings.HasPrefix(name, "blobs/") {
 			a.find(Finding{Kind: KindMissing, Path: name, Detail: "the seal covers it and it is not there"})
 		}
 	}
@@ -52,7 +52,7 @@ func (a *audit) sums() map[string]digest.Digest {
 		if name == a.b.IndexPath() && a.b.IndexProblem != nil {
 			continue // reported as what it is, a bad index
 		}
-		raw, err := a.l.ReadFile(name, maxSums)
+		raw, err := a.l.ReadFile(name, min(f.Size, maxSums))
 		if err == nil {
 			err = f.Check(raw)
 		}
@@ -66,7 +66,7 @@ func (a *audit) sums() map[string]digest.Digest {
 			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: err.Error()})
 		}
 	}
-	raw, err := a.l.ReadFile(sumsName, maxSums)
+	raw, err := a.l.ReadFile(sumsName, min(a.b.Seal.Files[sumsName].Size, maxSums))
 	if err != nil || a.b.Seal.Files[sumsName].Check(raw) != nil {
 		return nil
 	}
@@ -109,8 +109,7 @@ func (a *audit) list(ctx context.Context, dir string, depth int, fn func(string,
 		switch {
 		case e.Err != nil:
 			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: e.Err.Error()})
-		case bundle.SystemFile(e.Name):
-			a.note("%s was left there by an operating system", name)
+		case a.dropping(name):
 		case name == "blobs/sha256" || name == "pannier/partial":
 		case e.Mode.IsDir() && !ours(name):
 			a.foreign(name + "/")
@@ -123,6 +122,15 @@ func (a *audit) list(ctx context.Context, dir string, depth int, fn func(string,
 		}
 	}
 	return nil
+}
+
+// dropping reports whether name is one that operating systems leave on drives, and notes it.
+func (a *audit) dropping(name string) bool {
+	if !bundle.SystemFile(path.Base(name)) {
+		return false
+	}
+	a.note("%s was left there by an operating system", name)
+	return true
 }
 
 // ours reports whether a folder is one of the format's.
@@ -148,7 +156,7 @@ func (a *audit) foreign(name string) {
 func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums map[string]digest.Digest, found map[string]bool) {
 	if want, ok := sums[name]; ok {
 		found[name] = true
-		if a.reported(name) {
+		if a.reported(name) || name == a.b.IndexPath() && a.b.IndexProblem != nil {
 			return
 		}
 		got, err := a.hash(ctx, name)

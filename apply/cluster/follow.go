@@ -26,6 +26,9 @@ type follower struct {
 // not have the first.
 const releaseAccepted, failing = "ReleaseAccepted", "Failing"
 
+// recentBackup stands in the refusal of a cluster of 4.8 to 4.14 that takes a backup first.
+const recentBackup = "RecentBackup"
+
 // follow waits for acceptance, completion and the pools.
 func (u *upgrade) follow(ctx context.Context, before *clusterVersion) error {
 	f := &follower{c: u.c, target: u.opts.Target, digest: u.digest, since: time.Now()}
@@ -114,7 +117,7 @@ func (f *follower) refused(cv *clusterVersion) (wait bool, err error) {
 		c.Type == "", !f.about(c):
 		f.backup = time.Time{}
 		return false, nil
-	case strings.Contains(c.Message, "RecentBackup"):
+	case strings.Contains(c.Message, recentBackup):
 		if f.backup.IsZero() {
 			f.backup = time.Now()
 		}
@@ -122,7 +125,7 @@ func (f *follower) refused(cv *clusterVersion) (wait bool, err error) {
 			f.watch.change("version", "", "the cluster takes a backup of etcd before it accepts the release: "+c.text())
 			return true, nil
 		}
-	case c == f.before && time.Since(f.since) < f.c.timing.Refusal:
+	case c.same(f.before) && time.Since(f.since) < f.c.timing.Refusal:
 		f.watch.change("version", "", "an earlier refusal still stands there, waiting for a new decision: "+c.text())
 		return true, nil
 	}

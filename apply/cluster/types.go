@@ -38,6 +38,12 @@ func (c condition) text() string {
 	return c.Reason + ": " + message
 }
 
+// same reports whether nothing about a condition has changed.
+func (c condition) same(d condition) bool {
+	return c.Type == d.Type && c.Status == d.Status && c.Reason == d.Reason && c.Message == d.Message &&
+		c.LastTransitionTime.Equal(d.LastTransitionTime)
+}
+
 type conditions []condition
 
 // get returns the condition of a type, the zero condition if there is none.

@@ -122,7 +122,8 @@ func (u *upgrade) ask(ctx context.Context, cv *clusterVersion) error {
 	if u.opts.Asking != nil {
 		u.opts.Asking(u.res)
 	}
-	if cv.asks(u.digest) && cv.Status.Conditions.isFalse("ReleaseAccepted") && !u.opts.DryRun {
+	refusal := cv.Status.Conditions.get(releaseAccepted)
+	if cv.asks(u.digest) && refusal.Status == "False" && !strings.Contains(refusal.Message, recentBackup) && !u.opts.DryRun {
 		// The same request again is no change, which nobody would notice: it is withdrawn
 		// first. That is safe as long as the release is not accepted.
 		withdraw := map[string]any{"spec": map[string]any{"desiredUpdate": nil}}

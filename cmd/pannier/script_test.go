@@ -412,35 +412,38 @@ func cmdHolds(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdFlip changes one byte in the middle of files, keeping their times: flip PATTERN. The
-// first match of the pattern that is large enough to have a middle is taken; flipping it again
-// undoes it. $FLIPPED is its name.
+// cmdFlip changes one byte in the middle of a file, keeping its times: flip PATTERN. The
+// largest match is taken, which among blobs is a layer; flipping it again undoes it. $FLIPPED
+// is its name.
 func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: flip PATTERN")
 	}
 	names, err := filepath.Glob(ts.MkAbs(args[0]))
 	ts.Check(err)
-	for _, name := range names {
-		info, err := os.Stat(name)
+	var name string
+	var info os.FileInfo
+	for _, n := range names {
+		fi, err := os.Stat(n)
 		ts.Check(err)
-		if info.Size() < 64 {
-			continue
+		if info == nil || fi.Size() > info.Size() {
+			name, info = n, fi
 		}
-		f, err := os.OpenFile(name, os.O_RDWR, 0)
-		ts.Check(err)
-		var b [1]byte
-		_, err = f.ReadAt(b[:], info.Size()/2)
-		ts.Check(err)
-		b[0] ^= 0x40
-		_, err = f.WriteAt(b[:], info.Size()/2)
-		ts.Check(err)
-		ts.Check(f.Close())
-		ts.Check(os.Chtimes(name, info.ModTime(), info.ModTime()))
-		ts.Setenv("FLIPPED", name)
-		return
 	}
-	ts.Fatalf("nothing to flip in %v", names)
+	if info == nil || info.Size() == 0 {
+		ts.Fatalf("nothing to flip in %v", names)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	ts.Check(err)
+	var b [1]byte
+	_, err = f.ReadAt(b[:], info.Size()/2)
+	ts.Check(err)
+	b[0] ^= 0x40
+	_, err = f.WriteAt(b[:], info.Size()/2)
+	ts.Check(err)
+	ts.Check(f.Close())
+	ts.Check(os.Chtimes(name, info.ModTime(), info.ModTime()))
+	ts.Setenv("FLIPPED", name)
 }
 
 // cmdTree writes what a folder holds to a file, for cmp: names, sizes, digests and times of

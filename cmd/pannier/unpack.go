@@ -248,6 +248,9 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 	if opts.MissingOnly || r.Skipped.Blobs > 0 {
 		rows = append(rows, []string{"skipped", fmt.Sprintf("%d blobs, %s", r.Skipped.Blobs, bytesText(r.Skipped.Bytes)), "not read: the registry has them"})
 	}
+	if r.Documents.Blobs > 0 {
+		rows = append(rows, []string{"documents", fmt.Sprintf("%d blobs, %s", r.Documents.Blobs, bytesText(r.Documents.Bytes)), "signatures and the like: read and verified, they stay on the drive"})
+	}
 	if len(r.Refused) > 0 {
 		rows = append(rows, []string{"REFUSED", fmt.Sprintf("%d blobs or images", len(r.Refused)), "listed below"})
 	}
