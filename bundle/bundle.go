@@ -43,8 +43,8 @@ const (
 )
 
 const (
-	maxIndexJSON = 64 << 20  // bytes of index.json that are read
-	maxIndexDB   = 1 << 30   // bytes of a snapshot of the index that are copied
+	maxIndexJSON = 64 << 20 // bytes of index.json that are read
+	maxIndexDB   = 1 << 30  // bytes of a snapshot of the index that are copied
 )
 
 // Bundle is a bundle opened for reading; it keeps its folder open until Close.
@@ -189,7 +189,7 @@ func (b *Bundle) loadIndexJSON() error {
 	}
 	want := b.Seal.Files[fileIndexJSON]
 	for _, name := range []string{fileIndexJSON, layoutName(b.Seal.Generation)} {
-		raw, err := b.Layout.ReadFile(name, maxIndexJSON)
+		raw, err := b.Layout.ReadFile(name, min(want.Size, maxIndexJSON))
 		if err != nil || want.Check(raw) != nil {
 			continue
 		}

@@ -93,7 +93,9 @@ func (p *packer) plan() (Plan, error) {
 	plan.Hosts = slices.Compact(plan.Hosts)
 	if space, err := layout.StatSpace(p.opts.Media); err == nil {
 		plan.Free, plan.Filesystem = space.Free, space.Filesystem
-		plan.Missing = max(0, p.need()-space.Free)
+		if space.Free >= 0 {
+			plan.Missing = max(0, p.need()-space.Free)
+		}
 		if space.SameDeviceAsRoot {
 			p.warn("%s lies on the same device as /: is the drive mounted there?", p.opts.Media)
 		}

@@ -20,7 +20,7 @@ const (
 // Space is what a file system has and can hold.
 type Space struct {
 	Filesystem       string // "vfat", "exfat", "ext4", "fuseblk" …; a number in hex if unknown
-	Free             int64  // bytes that this user may still write
+	Free             int64  // bytes that this user may still write; -1 if the driver does not say
 	Total            int64  // bytes
 	MaxFile          int64  // the largest file in bytes; 0: no limit that matters is known
 	MaxNames         int    // names of blobs in one folder; 0: no limit that matters is known

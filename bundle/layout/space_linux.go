@@ -38,6 +38,9 @@ func statSpace(dir string) (Space, error) {
 		ReadOnly:         uint64(st.Flags)&unix.ST_RDONLY != 0,
 		SameDeviceAsRoot: at.Dev == root.Dev,
 	}
+	if st.Blocks == 0 {
+		s.Free = -1 // some FUSE drivers count nothing
+	}
 	s.Filesystem = filesystems[uint32(st.Type)]
 	if s.Filesystem == "" {
 		s.Filesystem = fmt.Sprintf("%#x", uint32(st.Type))

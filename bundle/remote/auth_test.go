@@ -112,7 +112,7 @@ func TestTokensExpire(t *testing.T) {
 			exercise(t, r)
 			// In parallel, a token that somebody just got is used up by the others.
 			var wg sync.WaitGroup
-			for i := range 6 {
+			for i := range 2 * uses {
 				wg.Go(func() {
 					b, d := randomBlob(2<<20 + i)
 					if err := r.PushBlob(testContext(t), d, opens(b, d)); err != nil {

@@ -298,11 +298,11 @@ func TestRedirectsThatAreNotFollowed(t *testing.T) {
 		switch {
 		case r.URL.Path == "/v2/":
 		case strings.Contains(r.URL.Path, "/loop/"):
-			http.Redirect(w, r, s.URL+r.URL.Path+"x", 302)
+			http.Redirect(w, r, s.URL+r.URL.Path+"x", http.StatusFound)
 		case r.Method == http.MethodPost:
-			http.Redirect(w, r, s.URL+"/elsewhere", 301)
+			http.Redirect(w, r, s.URL+"/elsewhere", http.StatusMovedPermanently)
 		default:
-			http.Redirect(w, r, "ftp://h.example/x?sig=s3cret", 302)
+			http.Redirect(w, r, "ftp://h.example/x?sig=s3cret", http.StatusFound)
 		}
 	})
 	c := newClient(t, Options{})

@@ -96,7 +96,10 @@ func planText(p bundle.Plan, transfer, free string) string {
 		more = append(more, []string{"hosts", strings.Join(p.Hosts, ", ")})
 	}
 	if free != "" {
-		space := bytesText(p.Free)
+		space := "not known"
+		if p.Free >= 0 {
+			space = bytesText(p.Free)
+		}
 		if p.Filesystem != "" {
 			space += " (" + p.Filesystem + ")"
 		}
