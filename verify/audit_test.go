@@ -176,7 +176,7 @@ func TestEveryByteOfTheIndex(t *testing.T) {
 }
 
 func TestThousandPlacesInBlobs(t *testing.T) {
-	media, r := packed(t, sample.Options{Components: 4, LayerSize: 200 << 10})
+	media, r := packed(t, sample.Options{Components: 4, LayerSize: 24 << 10})
 	var names []digest.Digest
 	var sizes []int64
 	var total int64
