@@ -16,7 +16,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt vet lint build demo test race e2e readers fuzz bench dist tidy tidy-check clean
+.PHONY: all help fmt vet lint build demo test race e2e readers test-cluster fuzz bench dist tidy tidy-check clean
 
 all: fmt vet lint build ## check the format, vet, staticcheck, build bin/pannier
 
@@ -26,12 +26,12 @@ help: ## this list
 fmt: ## fail on files that gofmt would change
 	@out=$$(gofmt -l .); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
 
-# The end-to-end tests carry a build tag, so that ./... stays free of them; they are checked here all the same.
-vet: ## go vet, the end-to-end tests included
-	$(GO) vet -tags e2e ./...
+# Tests that want more than Go carry a build tag, so that ./... stays free of them; they are checked here all the same.
+vet: ## go vet, the tests behind build tags included
+	$(GO) vet -tags e2e,cluster ./...
 
-lint: ## staticcheck, the end-to-end tests included
-	$(TOOL) staticcheck -tags e2e ./...
+lint: ## staticcheck, the tests behind build tags included
+	$(TOOL) staticcheck -tags e2e,cluster ./...
 
 build: ## bin/pannier, static
 	$(BUILD) -o bin/ ./cmd/pannier
@@ -56,6 +56,26 @@ bin/oras: testdata/readers/go.mod testdata/readers/go.sum
 bin/regctl: testdata/readers/go.mod testdata/readers/go.sum
 	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/regclient/regclient/cmd/regctl
 
+test-cluster: bin/kubeplane ## apply, upgrade and preflight against a real API server (11 CPU-minutes the first time)
+	$(GO) test -tags cluster -count=1 -timeout 30m ./apply/cluster/... ./cmd/...
+
+# The API server is kept by its sources outside of the tree: it takes long to build, changes
+# hardly ever, and is wanted by every checkout. Kubernetes takes its version from the linker.
+KUBEPLANE_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pannier-kubeplane
+KUBEPLANE_FILES := $(wildcard testdata/kubeplane/*.go) testdata/kubeplane/go.mod testdata/kubeplane/go.sum
+
+bin/kubeplane: $(KUBEPLANE_FILES)
+	@set -e; key=$$( { $(GO) version; cat $(sort $^); } | git hash-object --stdin); kept=$(KUBEPLANE_CACHE)/$$key/kubeplane; \
+	if [ ! -x "$$kept" ]; then \
+		version=$$($(GO) -C testdata/kubeplane list -m -f '{{.Version}}' k8s.io/kubernetes); \
+		minor=$${version#v1.}; x=k8s.io/component-base/version; \
+		mkdir -p "$${kept%/*}"; echo "building kube-apiserver $$version: minutes, once"; \
+		CGO_ENABLED=0 $(GO) -C testdata/kubeplane build -trimpath -buildvcs=false -o "$$kept.$$$$" \
+			-ldflags "-s -w -X $$x.gitVersion=$$version -X $$x.gitMajor=1 -X $$x.gitMinor=$${minor%%.*}" .; \
+		mv "$$kept.$$$$" "$$kept"; \
+	fi; \
+	touch "$$kept"; mkdir -p bin; ln -sf "$$kept" $@
+
 # `go test -fuzz` takes one target of one package at a time, so they are listed first. -list
 # prints the names and then the line "ok <package>".
 fuzz: ## every fuzz target for FUZZTIME (default 5s)
@@ -79,10 +99,10 @@ dist: ## static binaries for PLATFORMS as reproducible archives in dist/, with S
 	$(GO) -C testdata/tools run ./archive -root ../.. -version '$(VERSION)'
 
 tidy: ## go mod tidy, in every module
-	$(GO) mod tidy && $(GO) -C testdata/tools mod tidy && $(GO) -C testdata/readers mod tidy
+	$(GO) mod tidy && $(GO) -C testdata/tools mod tidy && $(GO) -C testdata/kubeplane mod tidy && $(GO) -C testdata/readers mod tidy
 
 tidy-check: ## fail where go mod tidy would change something
-	$(GO) mod tidy -diff && $(GO) -C testdata/tools mod tidy -diff && $(GO) -C testdata/readers mod tidy -diff
+	$(GO) mod tidy -diff && $(GO) -C testdata/tools mod tidy -diff && $(GO) -C testdata/kubeplane mod tidy -diff && $(GO) -C testdata/readers mod tidy -diff
 
 clean: ## remove what make made
 	rm -rf bin dist
