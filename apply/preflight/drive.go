@@ -19,7 +19,7 @@ import (
 
 // space asks the file system once.
 func (n *near) space() (layout.Space, error) {
-	return n.spaceOf.get(func() (layout.Space, error) { return layout.StatSpace(n.opts.Media) })
+	return n.spaceOf.get(func() (layout.Space, error) { return n.opts.stat(n.opts.Media) })
 }
 
 // driveMounted sees whether MEDIA can be a folder on a drive.

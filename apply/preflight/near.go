@@ -32,7 +32,8 @@ type NearOptions struct {
 	FS     func(dir string) (layout.FS, error) // opens the drive for writing; nil is layout.OpenFS. Tests put faults here
 	Logger *slog.Logger                        // may be nil
 
-	off []string // rows left out, by tests
+	off  []string                               // rows left out, by tests
+	stat func(dir string) (layout.Space, error) // nil is layout.StatSpace
 }
 
 // PublicRepositories are where releases and their components are published.
@@ -86,6 +87,9 @@ func Near(ctx context.Context, opts NearOptions) (Report, error) {
 	if len(opts.Releases) == 0 && len(opts.Additional) == 0 && opts.Repositories == nil {
 		opts.Repositories = PublicRepositories
 	}
+	if opts.stat == nil {
+		opts.stat = layout.StatSpace
+	}
 	n := &near{opts: opts, greeting: map[string]*once[*remote.Greeting]{}}
 	for _, ref := range opts.Releases {
 		n.releases = append(n.releases, &named{ref: ref})
@@ -100,6 +104,11 @@ func (n *near) plan(ctx context.Context) (*bundle.PackResult, error) {
 		return nil, nil
 	}
 	return n.planned.get(func() (*bundle.PackResult, error) {
+		for _, r := range n.releases {
+			if _, err := r.read(ctx, n.opts.Client); err != nil {
+				return nil, err // pack would only find out the same again
+			}
+		}
 		media := n.opts.Media
 		if media == "" {
 			media = filepath.Join(n.opts.Cache, "no-media")
