@@ -135,7 +135,7 @@ func (b *Bundle) findSeal() error {
 			}
 			continue
 		}
-		if raw, err := b.Layout.ReadFile(indexName(g), maxIndexDB); err != nil || s.Files[indexName(g)].Check(raw) != nil {
+		if raw, err := b.Layout.ReadFile(indexName(g), min(s.Files[indexName(g)].Size, maxIndexDB)); err != nil || s.Files[indexName(g)].Check(raw) != nil {
 			if second == nil || !b.hasLayoutIndex(second) {
 				second = s
 			}
@@ -165,7 +165,7 @@ func (b *Bundle) olderSeals() []uint64 {
 
 func (b *Bundle) hasLayoutIndex(s *Seal) bool {
 	for _, name := range []string{fileIndexJSON, layoutName(s.Generation)} {
-		if raw, err := b.Layout.ReadFile(name, maxIndexJSON); err == nil && s.Files[fileIndexJSON].Check(raw) == nil {
+		if raw, err := b.Layout.ReadFile(name, min(s.Files[fileIndexJSON].Size, maxIndexJSON)); err == nil && s.Files[fileIndexJSON].Check(raw) == nil {
 			return true
 		}
 	}

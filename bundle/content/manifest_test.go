@@ -1,6 +1,7 @@
 package content_test
 
 import (
+	_ "crypto/sha512" // so that its digests are known, and refused
 	"errors"
 	"fmt"
 	"strings"
