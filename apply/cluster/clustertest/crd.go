@@ -13,8 +13,8 @@ import (
 
 const crdPath = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
-// CRDs are what a cluster of today has of the kinds pannier reads or writes, and the ImageContentSourcePolicy
-// that came before the mirror sets.
+// CRDs are what a cluster of today has of the kinds that pannier reads or writes, the
+// ImageContentSourcePolicy that came before the mirror sets included.
 var CRDs = []string{
 	"apirequestcounts.apiserver.openshift.io",
 	"clusterimagepolicies.config.openshift.io",

@@ -184,6 +184,9 @@ func (p *Plane) start(ctx context.Context) error {
 	}()
 	select {
 	case line := <-ready:
+		if p.Client != nil {
+			return nil // a restart: address and token are the same
+		}
 		_, p.Kubeconfig, _ = strings.Cut(line, " ")
 	case <-proc.ended:
 		return fmt.Errorf("%s ended before it was ready: %s", binary, strings.TrimSpace(stderr.String()))
@@ -191,9 +194,7 @@ func (p *Plane) start(ctx context.Context) error {
 		p.Kill()
 		return fmt.Errorf("%s was not ready in time: %w", binary, ctx.Err())
 	}
-	if p.Client == nil {
-		p.Client, err = Connect(p.Kubeconfig)
-	}
+	p.Client, err = Connect(p.Kubeconfig)
 	return err
 }
 
@@ -212,14 +213,14 @@ func (p *Plane) logTail() string {
 // find is the path of the program kubeplane: what PANNIER_KUBEPLANE names, else
 // bin/kubeplane of the tree.
 func find() (string, error) {
-	if path := os.Getenv("PANNIER_KUBEPLANE"); path != "" {
-		return path, nil
+	path := os.Getenv("PANNIER_KUBEPLANE")
+	if path == "" {
+		root, err := root()
+		if err != nil {
+			return "", err
+		}
+		path = filepath.Join(root, "bin", "kubeplane")
 	}
-	root, err := root()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(root, "bin", "kubeplane")
 	if _, err := os.Stat(path); err != nil {
 		return "", fmt.Errorf("the tests of the cluster side need a real API server: run `make bin/kubeplane`, or name one in PANNIER_KUBEPLANE: %w", err)
 	}

@@ -96,7 +96,7 @@ func get(t *testing.T, c *clustertest.Client, path string) object {
 
 func wantError(t *testing.T, err, want error, text string) {
 	t.Helper()
-	if !errors.Is(err, want) || !strings.Contains(err.Error(), text) {
+	if err == nil || !errors.Is(err, want) || !strings.Contains(err.Error(), text) {
 		t.Errorf("error %v, want %v with %q", err, want, text)
 	}
 }
@@ -309,8 +309,9 @@ func TestWithoutICSP(t *testing.T) {
 // TestMissingProgram: a test without the API server fails and says what to do.
 func TestMissingProgram(t *testing.T) {
 	t.Setenv("PANNIER_KUBEPLANE", "/nowhere/kubeplane")
-	if p, err := clustertest.Launch(clustertest.Options{}); err == nil {
+	p, err := clustertest.Launch(clustertest.Options{})
+	if err == nil {
 		p.Close()
-		t.Fatal("a plane without its program")
 	}
+	wantError(t, err, os.ErrNotExist, "make bin/kubeplane")
 }
