@@ -13,6 +13,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"pannier/store"
+	"pannier/verify"
 	"pannier/verify/signature/sign"
 )
 
@@ -75,3 +77,10 @@ func withChecksum(t testing.TB, s map[string]any) []byte {
 	}
 	return bytes.Replace(raw, []byte(zero), []byte(digest.FromBytes(raw).String()), 1)
 }
+
+const zeros = "0000000000000000000000000000000000000000000000000000000000000000"
+
+type (
+	storeImage = store.Image
+	finding    = verify.Finding
+)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -46,6 +47,7 @@ func interrupt(t *testing.T, o *trip.Origin, n int, half bool) context.Context {
 				w.WriteHeader(http.StatusOK)
 				w.Write(raw[:len(raw)/2])
 				w.(http.Flusher).Flush()
+				time.Sleep(50 * time.Millisecond) // so that the half arrives, most times
 			}
 		}
 		cancel()

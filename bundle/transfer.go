@@ -166,7 +166,8 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 // opener opens a blob at the first repository that has it.
 func (t *transfer) opener(it *item) func(context.Context, int64) (io.ReadCloser, error) {
 	return func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-		var last error
+		// A captured document has no source: the drive held the only copy.
+		var last error = fmt.Errorf("it was captured with a release, and only packing that release again restores it: %w", fs.ErrNotExist)
 		for _, r := range it.repos {
 			rc, err := r.Fetch(ctx, it.desc, offset)
 			if err == nil || !errors.Is(err, remote.ErrNotFound) {

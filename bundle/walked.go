@@ -43,6 +43,7 @@ func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Ind
 		if err := c.walk(ctx, f, d, "", tag); err != nil {
 			return nil, err
 		}
+		c.Images[len(c.Images)-1].Bytes = c.bytesOf(tag)
 	}
 	for _, d := range idx.Manifests {
 		tag := d.Annotations[ocispec.AnnotationRefName]
