@@ -2,6 +2,7 @@ package bundle_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -84,3 +85,5 @@ type (
 	storeImage = store.Image
 	finding    = verify.Finding
 )
+
+func testContext() context.Context { return context.Background() }

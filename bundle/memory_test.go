@@ -1,0 +1,95 @@
+//go:build linux
+
+package bundle_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"pannier/apply/trip"
+	"pannier/bundle"
+	"pannier/bundle/objects"
+	"pannier/bundle/release"
+	"pannier/bundle/release/sample"
+	"pannier/bundle/remote"
+)
+
+// packHere makes the test binary a program that packs 4.8.21 from a registry onto a drive,
+// and prints the most memory that it ever held, in KiB.
+const packHere = "PANNIER_TEST_PACK"
+
+func TestMain(m *testing.M) {
+	if where := os.Getenv(packHere); where != "" {
+		if err := packAlone(strings.Split(where, " ")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+func packAlone(args []string) error {
+	host, media, cache := args[0], args[1], args[2]
+	client, err := remote.New(remote.Options{Mirrors: []remote.Mirror{{From: "quay.io", To: host}}})
+	if err != nil {
+		return err
+	}
+	ref, err := release.ParseReference("4.8.21", release.Defaults{})
+	if err != nil {
+		return err
+	}
+	_, err = bundle.Pack(testContext(), bundle.PackOptions{
+		Releases: []release.Reference{ref}, Media: media, Client: client, Cache: cache, Policy: bundle.PolicyWarn, Stores: []string{},
+		Destination: &objects.Destination{Registry: "registry.example", Repository: "a/b"},
+	})
+	if err != nil {
+		return err
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			fmt.Println(strings.Fields(value)[0])
+		}
+	}
+	return nil
+}
+
+// Packing 2 GB holds less than 100 MB, and the drive holds each byte once.
+func TestPackMemory(t *testing.T) {
+	const gigabytes = 2_000_000_000
+	r := trip.Make(t, sample.Options{Components: 4, LargeLayer: gigabytes / 4, LargeLayers: 4})
+	o := trip.NewOrigin(t, r)
+	media := trip.Drive(t)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), packHere+"="+o.Registry.Host+" "+media+" "+filepath.Join(t.TempDir(), "cache"))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	kib, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d KiB at most, for %d bytes", kib, r.Size())
+	if r.Size() < gigabytes || kib > 100_000_000/1024 {
+		t.Errorf("%d KiB were held for %d bytes", kib, r.Size())
+	}
+	var bytes int64
+	for _, s := range trip.Tree(t, media) {
+		bytes += s.Size
+	}
+	if ratio := float64(bytes) / float64(r.Size()); ratio > 1.005 {
+		t.Errorf("%d bytes on the drive for %d of blobs: %.4f", bytes, r.Size(), ratio)
+	}
+}
