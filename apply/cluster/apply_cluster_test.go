@@ -73,7 +73,7 @@ func TestApply(t *testing.T) {
 	if err != nil || actions(p) != "unchanged unchanged" || p.Writes() {
 		t.Fatalf("again: %v, %v", actions(p), err)
 	}
-	if v := w.get(idmsAPI + "/" + objects.ReleaseName).Text("metadata", "resourceVersion"); v != set.Text("metadata", "resourceVersion") {
+	if v := w.get(idmsAPI+"/"+objects.ReleaseName).Text("metadata", "resourceVersion"); v != set.Text("metadata", "resourceVersion") {
 		t.Error("it was written again")
 	}
 }
