@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"slices"
 	"strings"
 
@@ -36,7 +35,7 @@ type image struct {
 
 // Fetch opens a blob on the first drive that has a file of its size.
 func (s drives) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	var last error = fmt.Errorf("%s: %w", desc.Digest, fs.ErrNotExist)
+	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, bundle.ErrDamaged)
 	for _, d := range s.holding(desc) {
 		rc, err := d.b.Layout.Fetch(ctx, desc, offset)
 		if err == nil {
@@ -67,7 +66,7 @@ func (s drives) holding(desc ocispec.Descriptor) []*drive {
 
 // readAll reads a manifest from the first drive whose copy hashes right.
 func (s drives) readAll(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	last := fmt.Errorf("%s: %w", desc.Digest, fs.ErrNotExist)
+	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, bundle.ErrDamaged)
 	for _, d := range s.holding(desc) {
 		raw, err := content.ReadAll(ctx, d.b.Layout, desc, content.MaxManifest)
 		if err == nil {

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -78,6 +80,12 @@ func (u *unpacker) captured() []*wantedBlob {
 // push brings everything to the registry, what is named before what names it: blobs,
 // manifests, lists, tags, and the tags of releases last.
 func (u *unpacker) push(ctx context.Context) error {
+	if dir := u.opts.ObjectsDir; dir != "" {
+		// Better refused now than after hours of pushing.
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("the folder for the cluster objects cannot be made, and nothing was pushed: %w", err)
+		}
+	}
 	if err := u.pushBlobs(ctx); err != nil {
 		return err
 	}
@@ -238,11 +246,11 @@ func (m *meter) Close() error {
 // readGood calls read with each drive that has the blob until one copy is right. If none is,
 // the blob is noted as bad. It returns errors that are not the drive's.
 func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read func(*drive) error) error {
-	var last error = fmt.Errorf("%s: %w", desc.Digest, fs.ErrNotExist)
+	last := fmt.Errorf("blob %s: it is not there", desc.Digest)
 	for _, d := range u.source.holding(desc) {
 		err := read(d)
 		if err == nil {
-			return nil
+			return d.pulse.Feel(nil)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -251,10 +259,26 @@ func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read f
 		if !errors.As(err, &de) && errors.As(err, new(*remote.Error)) {
 			return err
 		}
+		if gone := d.pulse.Feel(err); gone != nil {
+			u.forgive()
+			return fmt.Errorf("%s: %w", d.media, gone)
+		}
 		last = fmt.Errorf("blob %s on %s: %w", desc.Digest, d.media, err)
 	}
 	u.spoil(desc.Digest, fmt.Errorf("%w: %w", bundle.ErrDamaged, last))
 	return nil
+}
+
+// forgive takes back what was said of blobs that could not be read when it turns out that the
+// drive is gone: it says nothing of them.
+func (u *unpacker) forgive() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for d, err := range u.bad {
+		if errors.Is(err, syscall.EIO) {
+			delete(u.bad, d)
+		}
+	}
 }
 
 func (u *unpacker) isBad(d digest.Digest) bool {

@@ -18,7 +18,9 @@ func TestPackOneFault(t *testing.T) {
 	sealed := trip.Drive(t)
 	o.Pack(sealed, "4.8.21")
 	o.PutSignature(r1.Descriptor.Digest, trip.Key().Message(signedAs(r1.Descriptor.Digest, r1.Reference()), packetOptions3))
-	promises := func(name string) bool { return !strings.Contains(name, "partial/") && !strings.HasSuffix(name, "/lock") }
+	promises := func(name string) bool {
+		return !strings.Contains(name, "partial/") && !strings.HasSuffix(name, "/lock")
+	}
 	for name, tc := range map[string]struct {
 		sealed bool
 		opts   func(string) bundle.PackOptions

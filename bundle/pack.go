@@ -41,6 +41,7 @@ type PackOptions struct {
 
 	DryRun  bool // plan only; nothing is written anywhere
 	Refresh bool // ask again for the captured documents of sealed releases
+	Verify  bool // hash what the seal covers too, and fetch again what is bad
 	Jobs    int  // parallel transfers; 0 means 4
 
 	Cache    string                              // folder on the local disk for the working copy of the index; must be given
@@ -84,6 +85,7 @@ type PackResult struct {
 	Blobs     int   // blobs and manifests on the drive
 	Bytes     int64 // their bytes
 	ReadBack  ReadBack
+	SameDisk  bool // Media lies on the same device as /: perhaps no drive is mounted there
 	Warnings  []string
 }
 
@@ -132,7 +134,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if err != nil {
 		return err
 	}
-	res.Plan = plan
+	res.Plan, res.SameDisk = plan, p.sameDisk
 	p.summarize(res)
 	res.Warnings = p.warnings
 	if p.opts.Planned != nil {

@@ -38,6 +38,7 @@ type packer struct {
 	releases []*plannedRelease
 	replaced map[string]bool // tags on the drive that this run plans anew
 	warnings []string
+	sameDisk bool
 
 	layout   *layout.Layout
 	index    *store.Index
@@ -133,7 +134,7 @@ func (p *packer) open(ctx context.Context) error {
 // names is kept, but every byte of it is hashed again.
 func (p *packer) takeBase(ctx context.Context) error {
 	if p.have.Seal != nil {
-		p.base, p.trusted = p.have.Contents, true
+		p.base, p.trusted = p.have.Contents, !p.opts.Verify
 		return nil
 	}
 	if p.have.Index == nil {

@@ -96,7 +96,7 @@ func (p *packer) plan() (Plan, error) {
 		if space.Free >= 0 {
 			plan.Missing = max(0, p.need()-space.Free)
 		}
-		if space.SameDeviceAsRoot {
+		if p.sameDisk = space.SameDeviceAsRoot; p.sameDisk {
 			p.warn("%s lies on the same device as /: is the drive mounted there?", p.opts.Media)
 		}
 	}

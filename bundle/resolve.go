@@ -178,11 +178,15 @@ func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, p
 		Keys:     pr.payload.Keys, Policies: pr.payload.ImagePolicies, Images: pr.payload.Images,
 	}
 	var err error
-	if s.Messages, err = p.messages(ctx, s.Digest, &pr.asked); err != nil {
+	var silent error
+	if s.Messages, silent, err = p.messages(ctx, s.Digest, &pr.asked); err != nil {
 		return nil, err
 	}
+	if silent != nil && p.opts.Policy == PolicyRequire {
+		return nil, fmt.Errorf("its signature could not be looked for, no store answered: %w", silent)
+	}
 	for _, child := range pr.payload.Children {
-		if s.Children[child.Digest], err = p.messages(ctx, child.Digest, nil); err != nil {
+		if s.Children[child.Digest], _, err = p.messages(ctx, child.Digest, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -214,17 +218,22 @@ func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, p
 	return found, nil
 }
 
-// messages asks every store for the signatures of d.
-func (p *packer) messages(ctx context.Context, d digest.Digest, asked *[]string) ([][]byte, error) {
-	var out [][]byte
+// messages asks every store for the signatures of d. If none could be asked at all, silent
+// says why; a store that has no signature is no error.
+func (p *packer) messages(ctx context.Context, d digest.Digest, asked *[]string) (out [][]byte, silent, err error) {
+	failed := 0
 	for _, st := range p.opts.Stores {
 		a, err := p.opts.Client.Signatures(ctx, st, d)
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return nil, nil, ctx.Err()
+		}
+		if err == nil {
+			err = a.Err
 		}
 		status := a.Status
 		if err != nil {
-			status = err.Error()
+			failed++
+			silent = err
 		}
 		p.log.Info("signature store", "store", st, "digest", d, "answer", status)
 		if asked != nil {
@@ -236,7 +245,10 @@ func (p *packer) messages(ctx context.Context, d digest.Digest, asked *[]string)
 			}
 		}
 	}
-	return out, nil
+	if failed < len(p.opts.Stores) || len(out) > 0 {
+		silent = nil
+	}
+	return out, silent, nil
 }
 
 // collectRelease plans the release image, its components and their sigstore images.

@@ -54,7 +54,7 @@ func startHere(id digest.Digest, releases []store.Release, dest *objects.Destina
 	line("  Linux, macOS:  sha256sum -c SHA256SUMS    (macOS: shasum -a 256 -c SHA256SUMS)")
 	line("  Windows:       compare Get-FileHash -Algorithm SHA256 FILE with SHA256SUMS")
 	line("")
-	line("The folder is an OCI image layout: skopeo, crane, oras, regctl and other tools")
-	line("read it too. Nothing on this drive needs to be run, and nothing is secret.")
+	line("The folder is an OCI image layout: crane, oras, regctl and other tools read it")
+	line("too. Nothing on this drive needs to be run, and nothing is secret.")
 	return b.String()
 }

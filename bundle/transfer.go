@@ -158,8 +158,10 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", someTags(it.tags), err)
 	}
+	// The progress of an ingest counts what it hashed again too.
+	t.moved.Add(-got.Resumed)
 	t.resumed.Add(got.Resumed)
-	t.add(func(e *Event) { e.Reused += got.Resumed; e.Blobs++ })
+	t.add(func(e *Event) { e.Done -= got.Resumed; e.Reused += got.Resumed; e.Blobs++ })
 	return got.Slices, nil
 }
 

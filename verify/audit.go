@@ -40,7 +40,7 @@ type AuditOptions struct {
 
 // Audit reads the whole drive and reports. It never stops at a finding and never writes to
 // the drive; it returns an error only if it could not look: [bundle.ErrNotBundle],
-// [bundle.ErrVersion], [bundle.ErrNoRelease], or ctx's error.
+// [bundle.ErrVersion], [bundle.ErrNoRelease], [layout.ErrGone], or ctx's error.
 func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 	if opts.Jobs <= 0 {
 		opts.Jobs = min(4, runtime.GOMAXPROCS(0))
@@ -82,6 +82,7 @@ type audit struct {
 	l      *layout.Layout
 	report *Report
 
+	pulse    layout.Pulse
 	walked   *bundle.Contents               // what the layout itself says; nil without layout index
 	expected map[digest.Digest]store.Record // blobs that must be there
 	pending  map[digest.Digest]store.Record // blobs of what is not sealed yet
@@ -135,7 +136,8 @@ func (a *audit) selection() error {
 	}
 	a.selected = map[string]bool{}
 	for _, img := range a.b.Contents.Images {
-		if slices.Contains(tags, img.Release) {
+		// A sigstore image may sign what several releases have.
+		if slices.Contains(tags, img.Release) || img.Kind == store.KindSignature {
 			a.selected[img.Tag] = true
 		}
 	}

@@ -52,7 +52,7 @@ func (a *audit) blobs(ctx context.Context) error {
 	g.SetLimit(a.opts.Jobs)
 	for _, f := range todo {
 		g.Go(func() error {
-			finding := a.blob(gctx, f, func(n int64) {
+			finding, err := a.blob(gctx, f, func(n int64) {
 				mu.Lock()
 				ev.Done += n
 				e := ev
@@ -61,6 +61,9 @@ func (a *audit) blobs(ctx context.Context) error {
 			})
 			if gctx.Err() != nil {
 				return gctx.Err()
+			}
+			if err != nil {
+				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -79,8 +82,8 @@ func (a *audit) blobs(ctx context.Context) error {
 	return a.partials()
 }
 
-// blob hashes one file in blobs/sha256.
-func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64)) *Finding {
+// blob hashes one file in blobs/sha256. It returns an error only if the drive is gone.
+func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64)) (*Finding, error) {
 	path := layout.BlobPath(f.Digest)
 	want, expected := a.expected[f.Digest]
 	pending, isPending := a.pending[f.Digest]
@@ -89,17 +92,20 @@ func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64
 	if expected && f.Size != want.Size {
 		finding.Kind = KindTruncated
 		finding.Detail = fmt.Sprintf("%d bytes, and it must have %d", f.Size, want.Size)
-		return a.excuse(finding, covered)
+		return a.excuse(finding, covered), nil
 	}
 	_, err := a.l.Verify(ctx, ocispec.Descriptor{Digest: f.Digest, Size: f.Size}, progress)
+	if gone := a.pulse.Feel(err); gone != nil {
+		return nil, fmt.Errorf("%s: %w", a.opts.Media, gone)
+	}
 	switch {
 	case err != nil && errors.Is(err, content.ErrDigest):
 		finding.Kind, finding.Detail = KindCorrupt, "its bytes are not what its digest says"
-		return a.excuse(finding, covered)
+		return a.excuse(finding, covered), nil
 	case err != nil:
 		finding.Kind, finding.Detail = KindCorrupt, "it cannot be read: "+err.Error()
 	case expected:
-		return nil
+		return nil, nil
 	case isPending || a.unfinished():
 		finding.Kind = KindPartial
 		finding.Detail = "it is whole, but belongs to something that is not sealed yet, or no longer"
@@ -107,7 +113,7 @@ func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64
 	default:
 		finding.Kind, finding.Detail = KindExtra, "no image on the drive needs it; it can be removed"
 	}
-	return finding
+	return finding, nil
 }
 
 // excuse makes a blob that is wrong, but that no seal covers, what it is: work in progress. A

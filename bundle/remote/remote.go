@@ -34,6 +34,9 @@ type Options struct {
 	AuthFiles []string
 	// AuthExplicit says that AuthFiles was named by the user: each must be readable.
 	AuthExplicit bool
+	// AuthData is the content of an auth file that is searched before AuthFiles: for a pull
+	// secret that must not lie on a disk. nil is none.
+	AuthData []byte
 	// CAFiles are PEM files of authorities that are trusted beside the system's.
 	CAFiles []string
 	// Insecure allows unverified TLS and plain http, for InsecureHosts ("host" for every
@@ -141,6 +144,15 @@ func New(opts Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	if opts.AuthData != nil {
+		f, err := parseAuthFile(opts.AuthData)
+		if err != nil {
+			return nil, fmt.Errorf("pull secret: %w", err)
+		}
+		f.name = "the pull secret that was given"
+		creds.files = append([]authFile{*f}, creds.files...)
+	}
+	c.opts.AuthData = nil // parsed: one copy of the secret is enough
 	c.creds = creds
 	if err := c.makeTransports(); err != nil {
 		return nil, err
