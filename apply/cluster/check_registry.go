@@ -235,7 +235,7 @@ func checkMirrorSets(ctx context.Context, in *inspection) Check {
 			want.entries = append(want.entries, mirrorEntry{Source: p.source, Mirrors: []string{p.mirror}})
 		}
 		_, covered := s.coveredBy(want)
-		policy, hidden, more := s.collisions(want)
+		more, policy, hidden := s.collisions(want)
 		if hidden != nil {
 			return fail(hidden.Error(), "see the message")
 		}

@@ -14,7 +14,6 @@ type follower struct {
 	c        *Cluster
 	target   Target
 	digest   string
-	paused   []string
 	before   condition // the one that tells of refusals, as it stood before asking
 	since    time.Time // of the request, or of the API server's return
 	backup   time.Time // since when the cluster takes a backup of its own

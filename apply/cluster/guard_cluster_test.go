@@ -341,6 +341,15 @@ func TestPermissions(t *testing.T) {
 					t.Errorf("upgrade: %v", err)
 				}
 			}
+			if n.verb == "patch" && n.resource == clusterVersions {
+				// On, the lack is found before the first write; off, by the write.
+				if _, err := c.Upgrade(w.ctx, opts); !errors.Is(err, ErrGuard) {
+					t.Errorf("upgrade: %v", err)
+				}
+				if _, err := w.connect(user.Kubeconfig, fast, "permissions").Upgrade(w.ctx, opts); errors.Is(err, ErrGuard) || !errors.Is(err, ErrForbidden) {
+					t.Errorf("upgrade without the check: %v", err)
+				}
+			}
 			dry := ApplyOptions{Objects: append(moreObjects(t), signatureObject(t, oldDigest, signature)), DryRun: true}
 			_, err = c.Apply(w.ctx, dry)
 			writes := n.verb == "create" && n.resource == configMaps || n.verb == "patch" && n.resource == idmsResource

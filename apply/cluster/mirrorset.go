@@ -223,7 +223,7 @@ func nested(scope, super string) bool {
 // collisions looks for what would make a wanted set useless, or worse: another policy for the
 // same source, for which the operator takes up nothing at all, and a more specific source,
 // which hides ours. notes are what a person should know.
-func (s *surroundings) collisions(want mirrorSet) (policy, hidden error, notes []string) {
+func (s *surroundings) collisions(want mirrorSet) (notes []string, policy, hidden error) {
 	for _, live := range s.all() {
 		if live.kind == want.kind && live.meta.Name == want.meta.Name {
 			continue
@@ -243,7 +243,7 @@ func (s *surroundings) collisions(want mirrorSet) (policy, hidden error, notes [
 			}
 		}
 	}
-	return policy, hidden, notes
+	return notes, policy, hidden
 }
 
 // mapped reports whether a more specific entry leads to the same places as the wider one.

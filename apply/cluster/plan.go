@@ -80,7 +80,7 @@ func (c *Cluster) planMirrorSet(o objects.Object, s *surroundings) (step, []stri
 	r := mirrorResources[want.kind]
 	st := step{change: Change{Object: o}, resource: r.resource, name: want.meta.Name}
 	live, exists := s.find(want.kind, want.meta.Name)
-	policy, hidden, notes := s.collisions(want)
+	notes, policy, hidden := s.collisions(want)
 	if hidden != nil && c.on("hidden-mirrors") {
 		return st, nil, hidden
 	}

@@ -170,6 +170,13 @@ func TestExpiredLogin(t *testing.T) {
 	if err != nil || all[0].Status != Fail || !strings.Contains(all[0].Remedy, "oc login") {
 		t.Errorf("%+v, %v", all[0], err)
 	}
+	if got := find(all, "etcd"); got.Status != Skip {
+		t.Errorf("%+v", got)
+	}
+	c.disable["api"] = true
+	if all, _ := c.Preflight(w.ctx, PreflightOptions{}); find(all, "etcd").Status != Warn {
+		t.Errorf("without the check of the API: %+v", find(all, "etcd"))
+	}
 	if _, err := c.Plan(w.ctx, ApplyOptions{Objects: moreObjects(t)}); !errors.Is(err, ErrForbidden) || !errors.Is(err, ErrCluster) {
 		t.Errorf("%v", err)
 	}

@@ -194,7 +194,7 @@ func (r *rendered) arrived(ctx context.Context, p *pool, want []pair) (arrival, 
 }
 
 // wantedPairs are all mirrors that objects name, signature ConfigMaps passed over.
-func (c *Cluster) wantedPairs(sets []mirrorSet) []pair {
+func wantedPairs(sets []mirrorSet) []pair {
 	var out []pair
 	for _, s := range sets {
 		for _, p := range s.pairs() {

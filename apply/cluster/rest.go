@@ -275,6 +275,11 @@ func refusal(verb, what string, code int, raw []byte) error {
 	}
 	if json.Unmarshal(raw, &s) == nil && s.Message != "" {
 		e.Message, e.Reason = s.Message, s.Reason
+		const strict = "strict decoding error: "
+		if i := strings.Index(s.Message, strict); i > 0 {
+			// Before it stands the whole object.
+			e.Message = "this cluster's definition does not have what is written: " + s.Message[i+len(strict):]
+		}
 		return e
 	}
 	e.Message = http.StatusText(code)

@@ -89,7 +89,7 @@ func (c *Cluster) WaitRollout(ctx context.Context, opts RolloutOptions) ([]PoolS
 		}
 		sets = append(sets, set)
 	}
-	w := &rollout{c: c, want: c.wantedPairs(sets), paused: opts.RequirePaused, patience: c.patience(), start: time.Now()}
+	w := &rollout{c: c, want: wantedPairs(sets), paused: opts.RequirePaused, patience: c.patience(), start: time.Now()}
 	return w.run(ctx)
 }
 

@@ -56,8 +56,7 @@ func (cs conditions) get(name string) condition {
 	return condition{}
 }
 
-func (cs conditions) isTrue(name string) bool  { return cs.get(name).Status == "True" }
-func (cs conditions) isFalse(name string) bool { return cs.get(name).Status == "False" }
+func (cs conditions) isTrue(name string) bool { return cs.get(name).Status == "True" }
 
 // configMap holds both kinds of data; values of BinaryData are decoded.
 type configMap struct {

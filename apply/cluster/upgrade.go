@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -137,7 +136,7 @@ func (u *upgrade) ask(ctx context.Context, cv *clusterVersion) error {
 	}
 	request := map[string]any{"spec": map[string]any{"desiredUpdate": update}}
 	err := u.write(ctx, request)
-	if status(err) == http.StatusBadRequest && strings.Contains(err.Error(), "architecture") {
+	if errors.Is(err, ErrRefused) && strings.Contains(err.Error(), `unknown field "spec.desiredUpdate.architecture"`) {
 		delete(update, "architecture") // this cluster does not know the field yet
 		err = u.write(ctx, request)
 	}
