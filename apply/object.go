@@ -87,7 +87,7 @@ func (u *unpacker) renderMirrorSets(releases []*selected) error {
 		if err != nil {
 			return err
 		}
-		sources = append(sources, list...)
+		sources = append(sources, u.signedSource(s, list)...)
 	}
 	slices.Sort(sources)
 	mirrors := objects.MirrorsTo(u.nodes(), slices.Compact(sources)...)
@@ -127,6 +127,19 @@ func (u *unpacker) renderMirrorSets(releases []*selected) error {
 	var err error
 	u.res.InstallConfig, err = objects.InstallConfig(kind, mirrors)
 	return err
+}
+
+// signedSource puts the name that a release was signed by in place of the one that it was
+// packed from, if they differ: that is the name by which clusters know it, and unlike the
+// other it was signed.
+func (u *unpacker) signedSource(s *selected, sources []string) []string {
+	ref, err := release.ParseImageReference(s.verdict.Reference)
+	if s.verdict.Status != bundle.SignatureVerified || err != nil || ref.Repository == s.record.Source {
+		return sources
+	}
+	u.warn("release %s was packed from %s and signed as %s; the mirror set names the latter", s.record.Tag, s.record.Source, ref.Repository)
+	out := slices.DeleteFunc(slices.Clone(sources), func(src string) bool { return src == s.record.Source })
+	return append(out, ref.Repository)
 }
 
 // additionalMirrors are the mirrors of the additional images, those that came by digest and
@@ -199,44 +212,80 @@ func (u *unpacker) renderReleaseJSON(releases []*selected) error {
 	if len(infos) == 0 {
 		return nil
 	}
+	u.res.Infos = infos
 	var err error
 	u.res.ReleaseJSON, err = objects.ReleaseJSON(infos...)
 	return err
 }
 
-// writeObjects writes the objects, release.json and, in a folder of their own, the mirror
-// sets in their other form. Files of an earlier run are written over.
+// writeObjects writes what was rendered.
 func (u *unpacker) writeObjects() error {
-	dir := u.opts.ObjectsDir
-	write := func(dir string, files map[string][]byte) error {
-		if len(files) == 0 {
-			return nil
-		}
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	return writeObjects(u.opts.ObjectsDir, u.res.Objects, u.res.Alternatives, u.res.ReleaseJSON)
+}
+
+// WriteObjects writes a delivery into a folder, as [Unpack] does with ObjectsDir.
+func (d *Delivery) WriteObjects(dir string) error {
+	var raw []byte
+	if len(d.Releases) > 0 {
+		var err error
+		if raw, err = objects.ReleaseJSON(d.Releases...); err != nil {
 			return err
 		}
-		for _, name := range slices.Sorted(maps.Keys(files)) {
-			if err := os.WriteFile(filepath.Join(dir, name), files[name], 0o644); err != nil {
-				return err
-			}
-		}
-		return nil
 	}
+	return writeObjects(dir, d.Objects, d.Alternatives, raw)
+}
+
+// writeObjects writes the objects, release.json and, in a folder of their own, the mirror
+// sets in their other form. Files of an earlier run are written over, and those of the form
+// that was chosen then are removed: the two never stand beside each other.
+func writeObjects(dir string, list, alternatives []objects.Object, releaseJSON []byte) error {
 	files, other := map[string][]byte{}, map[string][]byte{}
-	for _, o := range u.res.Objects {
+	for _, o := range list {
 		files[o.FileName()] = o.YAML
 	}
-	if len(u.res.ReleaseJSON) > 0 {
-		files["release.json"] = u.res.ReleaseJSON
+	if len(releaseJSON) > 0 {
+		files[releaseFile] = releaseJSON
 	}
-	for _, o := range u.res.Alternatives {
+	for _, o := range alternatives {
 		other[o.FileName()] = o.YAML
 	}
-	if err := write(dir, files); err != nil {
+	beside := filepath.Join(dir, alternativesFolder)
+	err := writeFiles(dir, files)
+	if err == nil {
+		err = writeFiles(beside, other)
+	}
+	if err == nil {
+		err = removeFiles(dir, other)
+	}
+	if err == nil {
+		err = removeFiles(beside, files)
+	}
+	if err != nil {
 		return fmt.Errorf("cluster objects: %w", err)
 	}
-	if err := write(filepath.Join(dir, "alternatives"), other); err != nil {
-		return fmt.Errorf("cluster objects: %w", err)
+	return nil
+}
+
+func writeFiles(dir string, files map[string][]byte) error {
+	if len(files) == 0 {
+		return nil
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := os.WriteFile(filepath.Join(dir, name), files[name], 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeFiles(dir string, files map[string][]byte) error {
+	for name := range files {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle"
+	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -38,6 +39,8 @@ type UnpackOptions struct {
 	ObjectsDir  string // folder to write the cluster objects to, made if its parent exists; "" writes none
 	CheckAll    bool   // ask the registry for every blob, not only every manifest
 	MissingOnly bool   // read only what the registry lacks
+	Confirm     bool   // after pushing, ask the registry for every manifest and blob; what is lacking is an error
+	OneRelease  bool   // more than one release is a [*SeveralError], before anything is pushed
 	DryRun      bool
 	Jobs        int
 	Cache       string              // folder on the local disk for copies of indexes; must be given
@@ -57,18 +60,24 @@ type Refusal struct {
 type UnpackResult struct {
 	Plan          bundle.Plan
 	Releases      []UnpackedRelease
-	LeftOut       []string         // tags of releases on the drives that were not asked for
-	Objects       []objects.Object // to be applied, in order
-	Alternatives  []objects.Object // the mirror set in its other form, never to be applied beside Objects
-	InstallConfig []byte           // the same mirrors for install-config.yaml
-	ReleaseJSON   []byte           // release.json, for scripts and for apply
-	Pushed        bundle.Totals    // read, verified and pushed
-	Present       bundle.Totals    // read and verified, the registry had them
-	Skipped       bundle.Totals    // not read: the registry had them (MissingOnly)
-	Documents     bundle.Totals    // captured with the releases: read and verified, they stay on the drive
+	LeftOut       []string              // tags of releases on the drives that were not asked for
+	Objects       []objects.Object      // to be applied, in order
+	Alternatives  []objects.Object      // the mirror set in its other form, never to be applied beside Objects
+	InstallConfig []byte                // the same mirrors for install-config.yaml
+	Infos         []objects.ReleaseInfo // the complete releases, as ReleaseJSON has them
+	ReleaseJSON   []byte                // release.json, for scripts and for apply
+	Pushed        bundle.Totals         // read, verified and pushed
+	Present       bundle.Totals         // read and verified, the registry had them
+	Skipped       bundle.Totals         // not read: the registry had them (MissingOnly)
+	Documents     bundle.Totals         // captured with the releases: read and verified, they stay on the drive
 	Refused       []Refusal
 	Contacts      []remote.Contact
 	Warnings      []string
+}
+
+// Delivery is what the cluster is to be given of what was unpacked from media.
+func (r *UnpackResult) Delivery(media []string) *Delivery {
+	return &Delivery{From: media[0], Media: len(media) == 1, Objects: r.Objects, Alternatives: r.Alternatives, Releases: r.Infos, LeftOut: r.LeftOut}
 }
 
 // UnpackedRelease is one release of an [UnpackResult].
@@ -86,7 +95,7 @@ type UnpackedRelease struct {
 //
 // Errors: [bundle.ErrUnsealed] for what is not sealed, [bundle.ErrDamaged] for a seal that is
 // not valid, [bundle.ErrSignature], [bundle.ErrNoRelease], content's errors for bad blobs,
-// remote's errors, and ctx's.
+// remote's errors, [ErrNotArrived], and ctx's.
 func Unpack(ctx context.Context, opts UnpackOptions) (*UnpackResult, error) {
 	u := newUnpacker(opts)
 	defer u.close()
@@ -115,6 +124,7 @@ type unpacker struct {
 type drive struct {
 	media string
 	b     *bundle.Bundle
+	pulse layout.Pulse
 }
 
 // selected is a release that is to be pushed.
@@ -153,6 +163,13 @@ func (u *unpacker) run(ctx context.Context) error {
 	if err := u.choose(ctx); err != nil {
 		return err
 	}
+	if u.opts.OneRelease && len(u.releases) > 1 {
+		several := &SeveralError{}
+		for _, r := range u.releases {
+			several.Releases = append(several.Releases, objects.ReleaseInfo{Version: r.record.Version, Arch: r.record.Arch, Digest: r.record.Descriptor.Digest})
+		}
+		return several
+	}
 	if len(u.releases) == 0 && len(u.images) == 0 {
 		return errors.Join(u.errs...)
 	}
@@ -173,6 +190,9 @@ func (u *unpacker) run(ctx context.Context) error {
 		u.opts.Planned(u.res)
 	}
 	err := u.push(ctx)
+	if err == nil && u.opts.Confirm {
+		err = u.confirm(ctx)
+	}
 	if err == nil {
 		err = u.render()
 	}
@@ -236,13 +256,13 @@ func (u *unpacker) choose(ctx context.Context) error {
 		}
 		for _, tag := range tags {
 			rel, _ := d.b.Contents.Release(tag)
-			if other, ok := seen[tag]; ok {
-				if other != rel.Descriptor.Digest {
-					return fmt.Errorf("%s: %w: %s is %s on one drive and %s on another", d.media, bundle.ErrConflict, tag, other, rel.Descriptor.Digest)
-				}
-				continue
+			if other, ok := seen[tag]; ok && other != rel.Descriptor.Digest {
+				return fmt.Errorf("%s: %w: %s is %s on one drive and %s on another", d.media, bundle.ErrConflict, tag, other, rel.Descriptor.Digest)
 			}
 			seen[tag] = rel.Descriptor.Digest
+			if slices.ContainsFunc(u.releases, func(s *selected) bool { return s.record.Tag == tag }) {
+				continue // another drive has it, and that was found good
+			}
 			if err := u.judge(ctx, d, rel); err != nil {
 				return err
 			}
@@ -258,14 +278,14 @@ func (u *unpacker) choose(ctx context.Context) error {
 // judge checks that the drive holds what the release image says, and the signature of that;
 // a release that fails is refused as a whole.
 func (u *unpacker) judge(ctx context.Context, d *drive, rel store.Release) error {
-	wrong := verify.Payload(ctx, verified{u.source}, d.b.Contents, rel.Tag)
+	wrong := d.b.Contents.CheckPayload(ctx, verified{u.source}, rel.Tag)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	for _, err := range wrong {
 		u.errs = append(u.errs, fmt.Errorf("%s: %w", d.media, err))
 	}
-	unread := verify.Unread(wrong)
+	unread := bundle.Unread(wrong)
 	if len(wrong) > 0 && !unread {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"pannier/bundle"
@@ -20,6 +21,7 @@ type FarOptions struct {
 	Destination objects.Destination
 	Cluster     *objects.Destination // the name by which the nodes know the registry, if another
 	Prefix      string               // what stands before the path of additional images
+	ReadOnly    bool                 // send nothing to the registry: what concerns pushing is left out
 	Client      *remote.Client       // should be confined (remote.Options.Confined) and give up soon
 
 	Signatures bundle.SignatureVerifier // judges the releases' signatures; nil leaves that out
@@ -69,6 +71,9 @@ func farRows() []row[*far] {
 	}
 }
 
+// pushing are the rows that send something to the registry, or are about sending.
+var pushing = []string{"registry-push", "registry-project", "registry-nesting", "registry-docker-manifests", "registry-oci-manifests"}
+
 // Far makes the checks of the disconnected side: is the drive one that can be unpacked, and
 // will the registry take what is on it? The drive is not written to. At the registry uploads
 // are begun and cancelled, and manifests put that cannot be stored because what they name is
@@ -95,7 +100,11 @@ func Far(ctx context.Context, opts FarOptions) (Report, error) {
 			f.opened.value.Close()
 		}
 	}()
-	checks := runRows(ctx, farRows(), f, opts.off)
+	off := opts.off
+	if opts.ReadOnly {
+		off = append(slices.Clone(off), pushing...)
+	}
+	checks := runRows(ctx, farRows(), f, off)
 	return NewReport(checks), ctx.Err()
 }
 

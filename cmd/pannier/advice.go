@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 
+	"pannier/apply"
+	"pannier/apply/cluster"
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
@@ -40,6 +42,71 @@ var catalogue = []struct {
 		"the command was interrupted; what was finished is saved",
 		"run the command below to continue",
 		rerunContinues,
+	}},
+	{[]error{cluster.ErrLoopback}, advice{
+		"the registry is named as it is reached from here; on a node that name is the node itself",
+		"give the name by which the nodes know the registry with --cluster-registry REGISTRY/REPO",
+		"safe, nothing was changed",
+	}},
+	{[]error{apply.ErrElsewhere}, advice{
+		"the folder was written for another registry, or the nodes know this one by another name than is used here",
+		"name the registry of the folder, or with --cluster-registry the name that the nodes use; or let unpack write the objects anew with --objects-dir",
+		"safe, nothing was changed",
+	}},
+	{[]error{cluster.ErrConfig}, advice{
+		"the kubeconfig is not where it is looked for, cannot be read, or does not name that context",
+		"give it with --kubeconfig FILE and --context NAME, or set KUBECONFIG; \"oc config get-contexts\" lists what there is",
+		"safe, nothing was changed",
+	}},
+	{[]error{cluster.ErrGuard}, advice{
+		"the cluster, or the registry for it, is not ready for this update: each line above names one check with what to do about it",
+		"settle those, look again with \"pannier preflight MEDIA REGISTRY/REPO\", then ask again; none of them can be switched off",
+		"safe: nothing was asked of the cluster",
+	}},
+	{[]error{cluster.ErrPayload}, advice{
+		"the cluster looked at the release and refused it: it could not pull it or verify its signature, or one of its own preconditions failed; its message is above",
+		"read the message; \"pannier preflight\" with --probe-nodes shows whether nodes can pull it; \"oc adm upgrade\" shows the conditions. The cluster goes on with the release that it runs",
+		"safe: the request is withdrawn and made again",
+	}},
+	{[]error{cluster.ErrDegraded}, advice{
+		"a node of the pool cannot take up its new configuration: it cannot be drained, a disk is full, or somebody changed a file on it",
+		"oc describe mcp NAME, then the log of machine-config-daemon on the node that is named; the rollout goes on by itself once that is settled",
+		"safe: it goes on following",
+	}},
+	{[]error{cluster.ErrStalled}, advice{
+		"an operator of the cluster does not do its part: it is not running, or hangs on something else",
+		"oc get clusteroperators, and the operator's log; the objects and requests that were written stand",
+		"safe: it goes on following",
+	}},
+	{[]error{cluster.ErrConflict}, advice{
+		"the cluster has mirror sets that cannot stand beside the new ones, which the machine-config operator would take up none of, or that hide them",
+		"change or remove the object that is named above, or choose the other kind with --mirror-set; nothing of somebody else's is changed for you",
+		rerunSame,
+	}},
+	{[]error{cluster.ErrForeign}, advice{
+		"an object of that name exists that pannier did not make, and it says something else",
+		"rename it, add to it by hand what is lacking, or label it app.kubernetes.io/managed-by=pannier to hand it over",
+		rerunSame,
+	}},
+	{[]error{cluster.ErrForbidden}, advice{
+		"the account of the kubeconfig may not do this in the cluster, or its token has expired",
+		"log in as cluster-admin (\"oc login\", \"oc whoami\"), or have the permission granted that is named above",
+		rerunAfter,
+	}},
+	{[]error{cluster.ErrUnreachable}, advice{
+		"the API server is down or restarting, its name or address is not right, or a firewall or proxy stands between",
+		"check --kubeconfig and --context (\"oc whoami --show-server\", \"curl -k SERVER/version\"), HTTPS_PROXY and NO_PROXY",
+		rerunContinues,
+	}},
+	{[]error{cluster.ErrCluster}, advice{
+		"the API server understood and said no; its message is above",
+		"read the message; if it speaks of a field or a kind, the cluster's version is one that this program does not know",
+		rerunSame,
+	}},
+	{[]error{apply.ErrNotArrived}, advice{
+		"the release was not unpacked into this registry as a whole, or the registry lost something: garbage collection, a full disk, another repository",
+		"run \"pannier unpack MEDIA REGISTRY/REPO --check-all\": it pushes what is lacking",
+		rerunAfter,
 	}},
 	{[]error{bundle.ErrVersion, store.ErrVersion}, advice{
 		"the drive was written by a newer pannier than this one",

@@ -36,7 +36,7 @@ func rows(text string) [][]string {
 		}
 		cells := strings.Split(strings.Trim(line, "|"), " | ")
 		for i := range cells {
-			cells[i] = strings.TrimSpace(cells[i])
+			cells[i] = strings.ReplaceAll(strings.TrimSpace(cells[i]), `\|`, "|")
 		}
 		out = append(out, cells)
 	}
@@ -156,6 +156,7 @@ func TestDocumentedEnvironment(t *testing.T) {
 	env.destination()
 	env.authFiles()
 	env.cacheDir()
+	env.kubeconfigs()
 	seen["ARCHITECTURE"], seen["NO_COLOR"], seen["TERM"] = true, true, true
 	for name := range seen {
 		if !strings.Contains(text, "`"+name+"`") {

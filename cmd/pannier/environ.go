@@ -82,6 +82,23 @@ func (env environ) authFiles() (files []string, explicit bool) {
 	return files, false
 }
 
+// kubeconfigs returns the files that say how to reach the cluster, as oc finds them: those of
+// KUBECONFIG, else ~/.kube/config if it is there; nil if there is none.
+func (env environ) kubeconfigs() []string {
+	var files []string
+	for _, f := range filepath.SplitList(env("KUBECONFIG")) {
+		if f != "" {
+			files = append(files, f)
+		}
+	}
+	if home := env("HOME"); len(files) == 0 && home != "" {
+		if f := filepath.Join(home, ".kube", "config"); exists(f) {
+			files = []string{f}
+		}
+	}
+	return files
+}
+
 // selection returns the release that the runbook's block selects on a drive, "4.8.21" or
 // "4.8.21-x86_64", and the variable that does; both empty if it selects none.
 func (env environ) selection() (tag, variable string, err error) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"syscall"
 
+	"pannier/apply"
+	"pannier/apply/cluster"
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
@@ -24,6 +26,7 @@ const (
 	exitAuth        = 5
 	exitSpace       = 6 // no space, or a limit of the file system
 	exitRegistry    = 7
+	exitCluster     = 8 // it refused, cannot be reached, or is in no state to accept
 	exitInterrupted = 130
 )
 
@@ -46,9 +49,10 @@ var codes = []struct {
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS,
 	}},
 	{exitAuth, []error{remote.ErrAuth}},
+	{exitCluster, []error{cluster.ErrCluster}},
 	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound}},
-	{exitIncomplete, []error{bundle.ErrUnsealed, remote.ErrInterrupted}},
-	{exitUsage, []error{bundle.ErrNotBundle, layout.ErrNotLayout, bundle.ErrNoRelease}},
+	{exitIncomplete, []error{bundle.ErrUnsealed, remote.ErrInterrupted, apply.ErrNotArrived}},
+	{exitUsage, []error{bundle.ErrNotBundle, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
 }
 
 // exitCode maps what a command returned to the program's exit code; it is the only place

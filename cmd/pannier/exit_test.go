@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"pannier/apply"
+	"pannier/apply/cluster"
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
@@ -55,13 +57,29 @@ func TestExitCode(t *testing.T) {
 		{remote.ErrRefused, 7},
 		{remote.ErrNotRegistry, 7},
 		{remote.ErrCertificate, 7},
+		{cluster.ErrConfig, 2},
+		{cluster.ErrLoopback, 2},
+		{apply.ErrElsewhere, 2},
+		{apply.ErrNotArrived, 3},
+		{cluster.ErrCluster, 8},
+		{cluster.ErrUnreachable, 8},
+		{cluster.ErrForbidden, 8},
+		{cluster.ErrRefused, 8},
+		{cluster.ErrForeign, 8},
+		{cluster.ErrConflict, 8},
+		{cluster.ErrDegraded, 8},
+		{cluster.ErrStalled, 8},
+		{cluster.ErrGuard, 8},
+		{cluster.ErrPayload, 8},
+		{&cluster.APIError{Status: 403}, 8},
 		{errInterrupted, 130},
 
 		// Of several the contract's first wins, wherever it stands in the tree.
 		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, remote.ErrAuth, layout.ErrNoSpace, content.ErrDigest, errInterrupted), 130},
 		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, remote.ErrAuth, layout.ErrNoSpace, wrap(content.ErrDigest)), 4},
 		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, remote.ErrAuth, wrap(layout.ErrNoSpace)), 6},
-		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, wrap(remote.ErrAuth)), 5},
+		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, cluster.ErrGuard, wrap(remote.ErrAuth)), 5},
+		{errors.Join(bundle.ErrUnsealed, remote.ErrRefused, wrap(cluster.ErrGuard)), 8},
 		{errors.Join(bundle.ErrUnsealed, wrap(remote.ErrRefused)), 7},
 		{errors.Join(errors.New("x"), wrap(errors.Join(errors.New("y"), bundle.ErrUnsealed))), 3},
 	} {
@@ -88,6 +106,19 @@ func TestAdviceCoversCodes(t *testing.T) {
 	for _, line := range catalogue {
 		if line.cause == "" || line.todo == "" || line.rerun == "" {
 			t.Errorf("%v: advice has a gap", line.is)
+		}
+	}
+}
+
+// Every class of error of the cluster is told what to do about it in words of its own.
+func TestAdviceOfTheCluster(t *testing.T) {
+	general := adviceFor(cluster.ErrCluster)
+	for _, err := range []error{
+		cluster.ErrUnreachable, cluster.ErrForbidden, cluster.ErrForeign, cluster.ErrConflict, cluster.ErrDegraded,
+		cluster.ErrStalled, cluster.ErrGuard, cluster.ErrPayload, cluster.ErrConfig, cluster.ErrLoopback,
+	} {
+		if a := adviceFor(fmt.Errorf("x: %w", err)); a == general || a == unknownAdvice {
+			t.Errorf("%v: no advice of its own", err)
 		}
 	}
 }

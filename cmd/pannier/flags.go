@@ -70,7 +70,7 @@ type registryFlags struct {
 
 const defaultGiveUp = 5 * time.Minute
 
-func (f *registryFlags) flags() []cli.Flag {
+func (f *registryFlags) flags(giveUp time.Duration) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "registry-config", Aliases: []string{"a", "authfile"}, Destination: &f.authFile, TakesFile: true,
 			Usage: "pull secret `FILE` (default: $LOCAL_SECRET_JSON, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, ~/.config/containers/auth.json, ~/.docker/config.json)"},
@@ -78,9 +78,17 @@ func (f *registryFlags) flags() []cli.Flag {
 			Usage: "allow plain http and unverified TLS (loopback addresses may use plain http without it)"},
 		&cli.StringFlag{Name: "certificate-authority", Destination: &f.authority, TakesFile: true,
 			Usage: "`FILE` with further certificate authorities to trust"},
-		&cli.DurationFlag{Name: "give-up-after", Destination: &f.giveUp, Value: defaultGiveUp,
-			Usage: "`DURATION` that nothing may move at a host that answered before, before the command gives up with its state saved (default: 5m)"},
+		&cli.DurationFlag{Name: "give-up-after", Destination: &f.giveUp, Value: giveUp,
+			Usage: "`DURATION` that nothing may move at a host that answered before, before the command gives up with its state saved (default: " + durationText(giveUp) + ")"},
 	}
+}
+
+// durationText writes a duration as people do: 5m rather than 5m0s.
+func durationText(d time.Duration) string {
+	if d >= time.Minute && d%time.Minute == 0 {
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return d.String()
 }
 
 // options is shared by all clients that the command makes.

@@ -33,6 +33,7 @@ type session struct {
 	log     *slog.Logger
 	// progress is started by commands that move bytes; nil shows nothing.
 	progress *progress
+	mode     string // how progress is shown, once that is known
 	quit     func(code int)
 }
 
@@ -142,6 +143,7 @@ func (s *session) app() *cli.App {
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usagef("", "%v", err) },
 		Commands: []*cli.Command{
 			s.packCommand(), s.auditCommand(), s.unpackCommand(),
+			s.applyCommand(), s.upgradeCommand(), s.preflightCommand(),
 			s.inspectCommand(), s.demoCommand(), s.versionCommand(),
 		},
 	}

@@ -23,6 +23,7 @@ func (s *session) start(logs *logFlags, shown *progressFlags) error {
 			}
 		}
 		s.console.events = mode == progressJSON
+		s.mode = mode
 		s.log = logs.logger(s.console)
 		s.progress = startProgress(mode, s.console)
 		return nil
@@ -44,10 +45,12 @@ type planDocument struct {
 	Manifests int               `json:"manifests"`
 	Tags      []string          `json:"tags"`
 	Objects   []json.RawMessage `json:"objects"`
+
+	Cluster *clusterPlanDocument `json:"cluster,omitempty"` // with --apply
 }
 
-func (s *session) printPlanJSON(p bundle.Plan) error {
-	doc := planDocument{Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}}
+func (s *session) printPlanJSON(p bundle.Plan, c *clusterPlanDocument) error {
+	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}}
 	if doc.Tags == nil {
 		doc.Tags = []string{}
 	}

@@ -50,7 +50,7 @@ func (s *session) packCommand() *cli.Command {
 			Usage: "`PATH` that stands before the path of additional images at the destination"},
 		f.mirrorSetFlag.flag(),
 	}
-	flags = append(flags, f.registryFlags.flags()...)
+	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json; with --dry-run")...)
@@ -208,7 +208,7 @@ func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.Pac
 	case failure != nil:
 		return nil
 	case asJSON:
-		return s.printPlanJSON(r.Plan)
+		return s.printPlanJSON(r.Plan, nil)
 	case opts.DryRun:
 		return s.printPlan(r.Plan, "would be fetched", "free on the drive")
 	}

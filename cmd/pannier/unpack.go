@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -21,6 +22,8 @@ type unpackFlags struct {
 	progressFlags
 	outputFlags
 	mirrorSetFlag
+	clusterFlags
+	updateFlags
 
 	fromDir     cli.StringSlice
 	to          string
@@ -31,6 +34,10 @@ type unpackFlags struct {
 	dryRun      bool
 	checkAll    bool
 	missingOnly bool
+
+	apply   bool
+	upgrade bool
+	wait    bool
 }
 
 func (s *session) unpackCommand() *cli.Command {
@@ -49,17 +56,25 @@ func (s *session) unpackCommand() *cli.Command {
 			Usage: "read from the drive only what the registry lacks; by default every selected blob is read and hashed"},
 		&cli.StringFlag{Name: "additional-prefix", Destination: &f.prefix, Usage: "`PATH` that stands before the path of additional images"},
 		f.mirrorSetFlag.flag(),
+		&cli.BoolFlag{Name: "apply", Destination: &f.apply, Usage: "go on to the cluster with the objects, once everything is at the registry"},
+		&cli.BoolFlag{Name: "upgrade", Destination: &f.upgrade,
+			Usage: "then ask the cluster for the release; with --apply, the rollout of the mirror sets is waited for first"},
+		waitFlag(&f.wait),
 	}
-	flags = append(flags, f.registryFlags.flags()...)
+	flags = append(flags, f.updateFlags.flags()...)
+	flags = append(flags, f.clusterFlags.flags()...)
+	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json; with --dry-run")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{
-		Name: "unpack", Usage: "put the drive's releases into a disconnected registry: drive -> registry", ArgsUsage: "MEDIA... REGISTRY/REPO",
+		Name: "unpack", Usage: "put the drive's releases into a disconnected registry: drive -> registry [-> cluster]", ArgsUsage: "MEDIA... REGISTRY/REPO",
 		Description: "Every blob is verified before it is pushed; the drive is never written to. Nobody is asked\n" +
 			"but the registry, and hosts that it names itself. The cluster objects go to stdout as YAML:\n" +
-			"pannier unpack MEDIA REGISTRY/REPO | oc apply -f -",
+			"pannier unpack MEDIA REGISTRY/REPO | oc apply -f -\n" +
+			"With --apply, --upgrade and --wait the cluster is brought to the release as well; whatever\n" +
+			"stops that, the same command goes on from there.",
 		Flags:  flags,
 		Action: func(c *cli.Context) error { return s.unpack(c.Context, f, c.Args().Slice()) },
 	}
@@ -86,6 +101,10 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 	if opts.Client, err = remote.New(registry); err != nil {
 		return err
 	}
+	chain, err := s.chain(ctx, f, registry, &opts)
+	if err != nil {
+		return err
+	}
 	if opts.Stores = f.storeList(s.env); len(opts.Stores) > 0 {
 		if opts.StoreClient, err = s.storeClient(f.authority); err != nil {
 			return err
@@ -104,6 +123,10 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 		s.sayPlan(r.Plan, "to be pushed", "")
 	}
 	result, err := apply.Unpack(ctx, opts)
+	var several *apply.SeveralError
+	if errors.As(err, &several) {
+		return severalReleases(s.command, several)
+	}
 	s.progress.close()
 	if result == nil {
 		return err
@@ -111,7 +134,10 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 	if !said {
 		s.sayLeftOut(opts, result, selectedBy)
 	}
-	if printErr := s.printUnpack(opts, result, asJSON, err); err == nil {
+	if chain != nil {
+		return s.goOn(ctx, chain, opts, result, asJSON, err)
+	}
+	if printErr := s.printUnpack(opts, result, asJSON, nil, err); err == nil {
 		err = printErr
 	}
 	return err
@@ -219,7 +245,7 @@ func leftOutText(left []string) string {
 	return "; left out: " + strings.Join(left, ", ") + " (--release selects others)"
 }
 
-func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, asJSON bool, failure error) error {
+func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, asJSON bool, chain *chain, failure error) error {
 	c := s.console
 	s.warnAll(r.Warnings)
 	if opts.DryRun {
@@ -227,7 +253,7 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 		case failure != nil:
 			return nil
 		case asJSON:
-			return s.printPlanJSON(r.Plan)
+			return s.printPlanJSON(r.Plan, chain.document())
 		}
 		return s.printPlan(r.Plan, "would be pushed", "")
 	}
@@ -268,7 +294,9 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 	if failure != nil {
 		return nil
 	}
-	s.sayObjects(opts, r)
+	if chain == nil {
+		s.sayObjects(opts, r)
+	}
 	return nil
 }
 
@@ -308,6 +336,7 @@ func (s *session) sayObjects(opts apply.UnpackOptions, r *apply.UnpackResult) {
 	for _, rel := range r.Releases {
 		if rel.Complete {
 			c.say("When the objects are applied, ask the cluster for %s with:\noc adm upgrade --allow-explicit-upgrade --to-image %s", rel.Tag, rel.Image)
+			c.say("or let pannier do both, with its checks: pannier apply, then pannier upgrade, or --apply --upgrade --wait here.")
 		}
 	}
 }
