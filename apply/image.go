@@ -92,27 +92,58 @@ func (v verified) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 	return io.NopCloser(strings.NewReader(string(raw[min(offset, int64(len(raw))):]))), nil
 }
 
-// selectImages lists the images of the chosen releases, and all additional ones.
+// selectImages lists the images of the chosen releases, each from the drive that was judged
+// for it, and all additional ones. What another drive calls an image of a release is not
+// looked at.
 func (u *unpacker) selectImages() {
-	tags := map[string]bool{}
-	for _, s := range u.releases {
-		tags[s.record.Tag] = true
-	}
 	seen := map[string]bool{}
-	for _, d := range u.source {
-		for _, img := range d.b.Contents.Images {
-			if seen[img.Tag] || img.Kind == store.KindDocuments {
-				continue
-			}
-			// A sigstore image may belong to several releases; those of releases that are
-			// left out are sorted out once it is known which manifests are pushed.
-			if (img.Kind == store.KindRelease || img.Kind == store.KindComponent) && !tags[img.Release] {
-				continue
-			}
+	add := func(img store.Image) {
+		if !seen[img.Tag] {
 			seen[img.Tag] = true
 			u.images = append(u.images, &image{record: img, present: map[digest.Digest]bool{}})
 		}
 	}
+	for _, s := range u.releases {
+		for _, img := range s.drive.b.Contents.Images {
+			switch img.Kind {
+			case store.KindRelease, store.KindComponent:
+				if img.Release == s.record.Tag {
+					add(img)
+				}
+			case store.KindSignature:
+				// It may belong to several releases; those of what is left out are sorted
+				// out once it is known which manifests are pushed.
+				add(img)
+			}
+		}
+	}
+	for _, d := range u.source {
+		for _, img := range d.b.Contents.Images {
+			if img.Kind == store.KindAdditional {
+				add(img)
+			}
+		}
+	}
+}
+
+// conflicts refuses two images that would have one name at the registry: which of them had it
+// in the end would be chance.
+func (u *unpacker) conflicts() error {
+	type place struct{ repo, tag string }
+	taken := map[place]*image{}
+	for _, img := range u.images {
+		at := place{img.repo.Name(), img.tag}
+		other, ok := taken[at]
+		if img.tag == "" || !ok {
+			taken[at] = img
+			continue
+		}
+		if other.record.Descriptor.Digest != img.record.Descriptor.Digest {
+			return fmt.Errorf("%w: %s and %s would both be %s:%s; --additional-prefix keeps additional images apart",
+				bundle.ErrConflict, other.record.Tag, img.record.Tag, at.repo, at.tag)
+		}
+	}
+	return nil
 }
 
 // walk reads the manifests of every selected image from the drives.
@@ -134,7 +165,7 @@ func (u *unpacker) walk(ctx context.Context) error {
 		}
 	}
 	u.dropForeignSignatures()
-	return nil
+	return u.conflicts()
 }
 
 // dropForeignSignatures leaves out the sigstore images of what is not pushed.

@@ -340,7 +340,7 @@ func (u *unpacker) pushTags(ctx context.Context, which func(*image) bool) error 
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.opts.Jobs)
 	for _, img := range u.images {
-		if img.tag == "" || !which(img) || !u.good(img) {
+		if img.tag == "" || !which(img) || !u.good(img) || u.unread(img.record.Release) {
 			continue
 		}
 		g.Go(func() error {
@@ -359,9 +359,15 @@ func (u *unpacker) pushTags(ctx context.Context, which func(*image) bool) error 
 	return g.Wait()
 }
 
+// unread reports whether nobody knows what a release is made of, since its image could not be
+// read: its components are pushed under their digests, and get no names.
+func (u *unpacker) unread(releaseTag string) bool {
+	return slices.ContainsFunc(u.releases, func(s *selected) bool { return s.record.Tag == releaseTag && s.unread })
+}
+
 // complete reports whether nothing of a release is bad.
 func (u *unpacker) complete(releaseTag string) bool {
-	if slices.ContainsFunc(u.releases, func(s *selected) bool { return s.record.Tag == releaseTag && s.unread }) {
+	if u.unread(releaseTag) {
 		return false
 	}
 	for _, img := range u.images {

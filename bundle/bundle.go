@@ -25,6 +25,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/store"
 )
@@ -116,8 +117,11 @@ func (b *Bundle) read(ctx context.Context, opts OpenOptions) error {
 	if err := b.loadIndexJSON(); err != nil {
 		return err
 	}
+	var here *localError
 	b.Contents, b.IndexProblem = b.contentsFromIndex(opts.Cache)
 	switch {
+	case errors.As(b.IndexProblem, &here):
+		return here
 	case b.IndexProblem == nil:
 		if b.Seal != nil {
 			b.Pending = b.pendingRecords(opts.Cache)
@@ -136,11 +140,30 @@ func (b *Bundle) read(ctx context.Context, opts OpenOptions) error {
 	return nil
 }
 
+// parseIndex is layout.ParseIndex, and refuses a ref name that stands twice: which of the two
+// is meant, every reader decides otherwise.
+func parseIndex(raw []byte) (*ocispec.Index, error) {
+	idx, err := layout.ParseIndex(raw)
+	if err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool, len(idx.Manifests))
+	for _, d := range idx.Manifests {
+		if tag := d.Annotations[ocispec.AnnotationRefName]; tag != "" {
+			if seen[tag] {
+				return nil, fmt.Errorf("%w: two entries are named %q", content.ErrInvalid, tag)
+			}
+			seen[tag] = true
+		}
+	}
+	return idx, nil
+}
+
 // openLayout refuses what is no bundle with words that say why.
 func openLayout(media string) (*layout.Layout, error) {
 	fi, err := os.Lstat(media)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w: there is nothing", media, ErrNotBundle)
+		return nil, fmt.Errorf("%s: %w: it does not exist", media, ErrNotBundle)
 	}
 	if err != nil {
 		return nil, err
@@ -179,7 +202,7 @@ func (b *Bundle) loadIndexJSON() error {
 		if err != nil {
 			return err
 		}
-		idx, err := layout.ParseIndex(raw)
+		idx, err := parseIndex(raw)
 		if err != nil {
 			b.SealProblems = append(b.SealProblems, FileProblem{fileIndexJSON, err})
 			return nil
@@ -193,9 +216,11 @@ func (b *Bundle) loadIndexJSON() error {
 		if err != nil || want.Check(raw) != nil {
 			continue
 		}
-		idx, err := layout.ParseIndex(raw)
+		idx, err := parseIndex(raw)
 		if err != nil {
-			return fmt.Errorf("%s: %w: %w", name, ErrDamaged, err)
+			b.SealProblems = append(b.SealProblems, FileProblem{name, fmt.Errorf("%w: %w", ErrDamaged, err)})
+			b.Seal = nil
+			return nil
 		}
 		b.Index = idx
 		return nil

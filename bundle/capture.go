@@ -18,15 +18,7 @@ import (
 // side and cannot ask anybody for. Its manifest and the documents are planned as blobs.
 func (p *packer) capture(pr *plannedRelease) error {
 	rec := &pr.record
-	pr.docs = append(pr.docs,
-		document{DocumentReferences, mediaTypeJSON, pr.payload.References},
-		document{DocumentMetadata, mediaTypeJSON, pr.payload.Metadata})
-	for i, k := range pr.payload.Keys {
-		pr.docs = append(pr.docs, document{fmt.Sprintf("%s%d", prefixKey, i+1), mediaTypeKey, k.Data})
-	}
-	for i, f := range pr.payload.ImagePolicies {
-		pr.docs = append(pr.docs, document{fmt.Sprintf("%s%d", prefixPolicy, i+1), mediaTypeYAML, f.Data})
-	}
+	pr.docs = append(pr.docs, payloadDocuments(pr.payload)...)
 	sources, err := json.MarshalIndent(mirrorSources{Sources: payloadSources(rec.Source, pr.payload), Previous: rec.Previous}, "", "  ")
 	if err != nil {
 		return err
@@ -52,6 +44,21 @@ func (p *packer) capture(pr *plannedRelease) error {
 	sortDocuments(pr.docs)
 	rec.Documents = captured(pr.docs)
 	return p.planDocuments(pr)
+}
+
+// payloadDocuments are the documents that are taken from the payload as they are.
+func payloadDocuments(p *release.Payload) []document {
+	docs := []document{
+		{DocumentReferences, mediaTypeJSON, p.References},
+		{DocumentMetadata, mediaTypeJSON, p.Metadata},
+	}
+	for i, k := range p.Keys {
+		docs = append(docs, document{fmt.Sprintf("%s%d", prefixKey, i+1), mediaTypeKey, k.Data})
+	}
+	for i, f := range p.ImagePolicies {
+		docs = append(docs, document{fmt.Sprintf("%s%d", prefixPolicy, i+1), mediaTypeYAML, f.Data})
+	}
+	return docs
 }
 
 // describe makes release.json: the release and all its images as planned.

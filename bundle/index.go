@@ -1,10 +1,13 @@
 package bundle
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -19,6 +22,9 @@ func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
 	var last error = fmt.Errorf("there is none: %w", fs.ErrNotExist)
 	for _, g := range b.indexGenerations() {
 		x, cleanup, err := b.openIndexCopy(g, cache)
+		if errors.As(err, new(*localError)) {
+			return nil, err
+		}
 		if err != nil {
 			last = fmt.Errorf("%s: %w", indexName(g), err)
 			continue
@@ -70,6 +76,14 @@ func (b *Bundle) IndexPath() string {
 	return dirOwn
 }
 
+// SealPath is where the seal stands that counts, below the root.
+func (b *Bundle) SealPath() string {
+	if b.Seal == nil {
+		return dirOwn
+	}
+	return sealName(b.Seal.Generation)
+}
+
 // indexGenerations are the generations of the index worth trying, best first.
 func (b *Bundle) indexGenerations() []uint64 {
 	if b.Seal != nil {
@@ -93,29 +107,57 @@ func (b *Bundle) openIndexCopy(g uint64, cache string) (*store.Index, func(), er
 	return x, func() { x.Close(); os.RemoveAll(filepath.Dir(path)) }, nil
 }
 
+// localError is a failure of the local disk, which says nothing of the drive.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return "the working copy of the index: " + e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
 // copyIndex copies a generation of the index into a new private folder below cache. The
-// caller removes the folder.
+// caller removes the folder. Failures of the local disk are a [*localError].
 func copyIndex(l *layout.Layout, seal *Seal, g uint64, cache string) (string, error) {
-	raw, err := l.ReadFile(indexName(g), maxIndexDB)
+	sealed := seal != nil && seal.Generation == g
+	limit := int64(maxIndexDB)
+	if sealed {
+		limit = min(limit, seal.Files[indexName(g)].Size)
+	}
+	raw, err := l.ReadFile(indexName(g), limit)
 	if err != nil {
 		return "", err
 	}
-	if seal != nil && seal.Generation == g {
+	if sealed {
 		if err := seal.Files[indexName(g)].Check(raw); err != nil {
 			return "", err
 		}
 	}
-	if err := os.MkdirAll(cache, 0o700); err != nil {
-		return "", err
-	}
-	dir, err := os.MkdirTemp(cache, "index-")
+	dir, err := workingFolder(cache)
 	if err != nil {
-		return "", err
+		return "", &localError{err}
 	}
 	path := filepath.Join(dir, "index.db")
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
 		os.RemoveAll(dir)
-		return "", err
+		return "", &localError{err}
 	}
 	return path, nil
+}
+
+// staleAfter is when a working folder is nobody's: the process that made it was killed.
+const staleAfter = 7 * 24 * time.Hour
+
+// workingFolder makes a private folder below cache, and removes those that were left behind.
+func workingFolder(cache string) (string, error) {
+	if err := os.MkdirAll(cache, 0o700); err != nil {
+		return "", err
+	}
+	entries, err := os.ReadDir(cache)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil && fi.IsDir() && strings.HasPrefix(e.Name(), "index-") && time.Since(fi.ModTime()) > staleAfter {
+			os.RemoveAll(filepath.Join(cache, e.Name()))
+		}
+	}
+	return os.MkdirTemp(cache, "index-")
 }

@@ -146,6 +146,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if p.unchanged() {
 		res.Unchanged, res.Sealed = true, true
 		res.take(p.have.Seal)
+		res.ReadBack = ReadBack{} // nothing was read in this run
 		return nil
 	}
 	if err := p.checkSpace(plan); err != nil {
@@ -182,7 +183,7 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // unchanged reports whether the seal on the drive covers everything that is asked for, and
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
-	return p.trusted && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
+	return p.trusted && p.have.smallFilesSound() && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
 		p.have.IndexProblem == nil && len(p.items) == 0
 }
 

@@ -198,16 +198,12 @@ func (p *packer) markSealed(g uint64) error {
 	return nil
 }
 
-// writeObjects keeps readable copies of what was captured in pannier/objects, in place of
-// those of earlier runs.
+// writeObjects keeps readable copies of what was captured with every release in
+// pannier/objects, and nothing else there.
 func (p *packer) writeObjects() error {
-	entries, err := p.layout.List(dirObjects)
-	if err != nil {
-		return err
-	}
 	written := map[string]bool{}
 	for _, rel := range p.allReleases() {
-		objs, err := p.objectsOf(rel)
+		objs, err := p.readable(rel)
 		if err != nil {
 			return err
 		}
@@ -218,47 +214,52 @@ func (p *packer) writeObjects() error {
 			}
 			written[name] = true
 		}
-		for _, e := range entries {
-			if name := dirObjects + "/" + e.Name; strings.HasPrefix(e.Name, rel.Tag+"-") && !written[name] {
-				if err := p.layout.RemoveFile(name); err != nil {
-					return err
-				}
+	}
+	entries, err := p.layout.List(dirObjects)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := dirObjects + "/" + e.Name; !written[name] && !SystemFile(e.Name) {
+			if err := p.layout.RemoveFile(name); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// objectsOf renders the objects of a release, planned now or kept as it was captured.
-func (p *packer) objectsOf(rel store.Release) ([]objects.Object, error) {
-	var objs []objects.Object
-	var accepted [][]byte
+// readable renders the objects of a release that can be rendered now: its signatures, and its
+// mirror set if the destination is or was known.
+func (p *packer) readable(rel store.Release) ([]objects.Object, error) {
+	docs := map[string][]byte{}
 	if i := slices.IndexFunc(p.releases, func(pr *plannedRelease) bool { return pr.record.Tag == rel.Tag }); i >= 0 {
-		accepted = p.releases[i].verdict.Accepted
-		if p.opts.Destination != nil {
-			obj, err := p.render(rel, payloadSources(rel.Source, p.releases[i].payload))
-			if err != nil {
-				return nil, err
-			}
-			objs = append(objs, obj)
+		for _, d := range p.releases[i].docs {
+			docs[d.name] = d.data
 		}
 	} else {
 		for _, d := range rel.Documents {
-			if child, ok := isSignatureDocument(d.Name); ok && child == "" {
-				data, _ := p.base.Document(rel.Tag, d.Name)
-				accepted = append(accepted, data)
-			}
-		}
-		if obj, ok := p.base.RenderedMirrorSet(rel.Tag); ok {
-			objs = append(objs, obj)
+			docs[d.Name], _ = p.base.Document(rel.Tag, d.Name)
 		}
 	}
-	if len(accepted) > 0 {
-		cm, err := objects.SignatureConfigMap(rel.Descriptor.Digest, rel.Version, accepted)
+	var objs []objects.Object
+	var signatures [][]byte
+	for _, name := range slices.Sorted(maps.Keys(docs)) {
+		if child, ok := isSignatureDocument(name); ok && child == "" {
+			signatures = append(signatures, docs[name])
+		}
+	}
+	if len(signatures) > 0 {
+		cm, err := objects.SignatureConfigMap(rel.Descriptor.Digest, rel.Version, signatures)
 		if err != nil {
 			return nil, err
 		}
 		objs = append(objs, cm)
+	}
+	for _, kind := range []objects.Kind{objects.ICSP, objects.IDMS} {
+		if data, ok := docs[renderedName(string(kind))]; ok {
+			objs = append(objs, objects.Object{Kind: string(kind), YAML: data})
+		}
 	}
 	return objs, nil
 }
@@ -321,6 +322,31 @@ func (p *packer) smallFiles(g uint64) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// smallFilesSound reports whether every file that the seal covers and that is no blob is as it
+// was sealed.
+func (b *Bundle) smallFilesSound() bool {
+	for name, f := range b.Seal.Files {
+		if raw, err := b.Layout.ReadFile(name, f.Size); err != nil || f.Check(raw) != nil {
+			return false
+		}
+	}
+	raw, err := b.Layout.ReadFile(fileSums, b.Seal.Files[fileSums].Size)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(raw)) {
+		hexes, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
+		if strings.HasPrefix(name, "blobs/") {
+			continue
+		}
+		data, err := b.Layout.ReadFile(name, maxIndexDB)
+		if err != nil || digest.FromBytes(data).Encoded() != hexes {
+			return false
+		}
+	}
+	return true
 }
 
 // encodeSums is SHA256SUMS: what sha256sum -c reads, sorted by path.

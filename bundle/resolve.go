@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -33,7 +35,46 @@ func (p *packer) resolve(ctx context.Context) error {
 			return fmt.Errorf("image %s: %w", ref, err)
 		}
 	}
+	if err := p.conflicts(); err != nil {
+		return err
+	}
 	return p.distrust()
+}
+
+// conflicts refuses additional images that would have one name at the destination, where each
+// goes to the path that it has at its source.
+func (p *packer) conflicts() error {
+	taken := map[string]store.Image{}
+	check := func(img store.Image) error {
+		ref, err := release.ParseImageReference(img.Tag)
+		if img.Kind != store.KindAdditional || err != nil || ref.Tag == "" {
+			return nil
+		}
+		_, path, _ := strings.Cut(ref.Repository, "/")
+		name := path + ":" + ref.Tag
+		if other, ok := taken[name]; ok && other.Descriptor.Digest != img.Descriptor.Digest {
+			return fmt.Errorf("%w: %s and %s are different images and would both be %s at the destination", ErrConflict, other.Tag, img.Tag, name)
+		}
+		taken[name] = img
+		return nil
+	}
+	for _, tag := range slices.Sorted(maps.Keys(p.images)) {
+		if err := check(p.images[tag]); err != nil {
+			return err
+		}
+	}
+	if p.base == nil {
+		return nil
+	}
+	for _, img := range p.base.Images {
+		if p.replaced[img.Tag] {
+			continue
+		}
+		if err := check(img); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // resolveRelease plans one release. One that the seal covers costs one request, to see that
@@ -119,14 +160,19 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 		if p.opts.Destination != nil && !p.rendered(rel) {
 			return false, nil
 		}
-		return p.keep(rel.Tag), nil
+		return p.keep(ctx, rel.Tag), nil
 	}
 	return false, nil
 }
 
-// keep leaves a sealed release as it is, if every blob that its images need is there with
-// its size; otherwise it reports false, and the release is planned anew.
-func (p *packer) keep(releaseTag string) bool {
+// keep leaves a sealed release as it is, if the drive holds what its release image says, and
+// every blob that its images need with its size; otherwise it reports false, and the release
+// is planned anew.
+func (p *packer) keep(ctx context.Context, releaseTag string) bool {
+	if wrong := p.base.CheckPayload(ctx, p.have.Layout, releaseTag); len(wrong) > 0 {
+		p.warn("%v; the release is packed anew", wrong[0])
+		return false
+	}
 	tags := map[string]bool{}
 	for _, img := range p.base.Images {
 		tags[img.Tag] = img.Release == releaseTag
@@ -230,14 +276,14 @@ func (p *packer) messages(ctx context.Context, d digest.Digest, asked *[]string)
 		if err == nil {
 			err = a.Err
 		}
-		status := a.Status
+		store, status := a.Store, a.Status // without user and password
 		if err != nil {
 			failed++
 			silent = err
 		}
-		p.log.Info("signature store", "store", st, "digest", d, "answer", status)
+		p.log.Info("signature store", "store", store, "digest", d, "answer", status)
 		if asked != nil {
-			*asked = append(*asked, fmt.Sprintf("%s (%s)", st, status))
+			*asked = append(*asked, fmt.Sprintf("%s (%s)", store, status))
 		}
 		for _, m := range a.Messages {
 			if !slices.ContainsFunc(out, func(o []byte) bool { return bytes.Equal(o, m) }) {

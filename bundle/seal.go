@@ -63,6 +63,10 @@ const (
 	indexPrefix, indexSuffix   = "index-", ".db"
 
 	maxSeal = 1 << 20 // bytes of a seal that are read
+
+	// maxGeneration leaves room below the 31 bits that a generation may have: a file with an
+	// absurd number, planted on the drive, must not push ours out of them.
+	maxGeneration = 1 << 30
 )
 
 func sealName(g uint64) string   { return generationName(sealPrefix, g, sealSuffix) }
@@ -86,7 +90,7 @@ func Generation(name string) (kind string, g uint64, ok bool) {
 		if !p || !s {
 			continue
 		}
-		g, err := strconv.ParseUint(num, 10, 63)
+		g, err := strconv.ParseUint(num, 10, 31)
 		if err != nil || strconv.FormatUint(g, 10) != num {
 			return "", 0, false
 		}
@@ -253,6 +257,23 @@ func sealChecksum(raw []byte, own digest.Digest) digest.Digest {
 		}
 	}
 	return digest.FromBytes(zero)
+}
+
+// Differences says, in a sentence each, where the seal says otherwise than the layout index
+// that it covers and what that names.
+func (s *Seal) Differences(idx *ocispec.Index, walked *Contents) []string {
+	var out []string
+	if id := ID(idx); id != s.Bundle {
+		out = append(out, fmt.Sprintf("it is of bundle %s, and this is bundle %s", s.Bundle, id))
+	}
+	have := SealTotals{Releases: len(walked.Releases), Images: len(idx.Manifests), Blobs: len(walked.Records)}
+	for _, r := range walked.Records {
+		have.Bytes += r.Size
+	}
+	if len(walked.Broken()) == 0 && have != s.Totals {
+		out = append(out, fmt.Sprintf("it covers %+v, and there are %+v", s.Totals, have))
+	}
+	return out
 }
 
 // Check compares raw with the file as it was sealed. Errors wrap content's.

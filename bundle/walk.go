@@ -34,6 +34,9 @@ func Walk(ctx context.Context, f content.Fetcher, root ocispec.Descriptor, manif
 			return nil
 		}
 		seen[desc.Digest] = true
+		if depth == 0 && !content.IsManifest(desc.MediaType) {
+			return broken(desc, fmt.Errorf("%s: %w: media type %q is no manifest", desc.Digest, content.ErrInvalid, desc.MediaType))
+		}
 		if !content.IsManifest(desc.MediaType) {
 			return blob(desc)
 		}

@@ -40,10 +40,9 @@ func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Ind
 		for _, img := range images {
 			known[img.Tag] = img.Image
 		}
-		if err := c.walk(ctx, f, d, "", tag); err != nil {
+		if c.Images[len(c.Images)-1].Bytes, err = c.walk(ctx, f, d, "", tag); err != nil {
 			return nil, err
 		}
-		c.Images[len(c.Images)-1].Bytes = c.bytesOf(tag)
 	}
 	for _, d := range idx.Manifests {
 		tag := d.Annotations[ocispec.AnnotationRefName]
@@ -60,13 +59,19 @@ func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Ind
 			source = ref.Repository
 		}
 		before := len(c.broken)
-		if err := c.walk(ctx, f, d, source, tag); err != nil {
+		bytes, err := c.walk(ctx, f, d, source, tag)
+		if err != nil {
 			return nil, err
 		}
 		if img.Bytes == 0 && len(c.broken) == before {
-			img.Bytes = c.bytesOf(tag)
+			img.Bytes = bytes
 		}
 		c.Images = append(c.Images, img)
+	}
+	for d, r := range c.Records {
+		slices.Sort(r.Images)
+		r.Images = slices.Compact(r.Images)
+		c.Records[d] = r
 	}
 	slices.SortFunc(c.Images, func(a, b store.Image) int { return strings.Compare(a.Tag, b.Tag) })
 	slices.SortFunc(c.Releases, func(a, b store.Release) int { return strings.Compare(a.Tag, b.Tag) })
@@ -78,15 +83,22 @@ func plain(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-func (c *Contents) walk(ctx context.Context, f content.Fetcher, root ocispec.Descriptor, source, tag string) error {
-	return Walk(ctx, f, root,
-		func(n Node) error { c.record(n.Descriptor, source, tag); return nil },
-		func(d ocispec.Descriptor) error { c.record(d, source, tag); return nil },
+// walk records what the image root needs, and returns how many bytes that is.
+func (c *Contents) walk(ctx context.Context, f content.Fetcher, root ocispec.Descriptor, source, tag string) (bytes int64, err error) {
+	add := func(d ocispec.Descriptor) error {
+		bytes += d.Size
+		c.record(d, source, tag)
+		return nil
+	}
+	err = Walk(ctx, f, root,
+		func(n Node) error { return add(n.Descriptor) },
+		add,
 		func(d ocispec.Descriptor, err error) error {
 			c.record(d, source, tag)
 			c.broken = append(c.broken, BrokenManifest{Descriptor: d, Image: tag, Err: err})
 			return nil
 		})
+	return bytes, err
 }
 
 // record adds tag to the images that need what desc names.
@@ -98,18 +110,6 @@ func (c *Contents) record(desc ocispec.Descriptor, source, tag string) {
 			State: store.StateComplete, Offset: desc.Size, Source: source,
 		}
 	}
-	if i, found := slices.BinarySearch(r.Images, tag); !found {
-		r.Images = slices.Insert(r.Images, i, tag)
-	}
+	r.Images = append(r.Images, tag)
 	c.Records[desc.Digest] = r
-}
-
-func (c *Contents) bytesOf(tag string) int64 {
-	var n int64
-	for _, r := range c.Records {
-		if _, found := slices.BinarySearch(r.Images, tag); found {
-			n += r.Size
-		}
-	}
-	return n
 }

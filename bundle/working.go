@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -22,7 +23,11 @@ import (
 // index with the plan in it. The returned function undoes the lock and removes the copy.
 func (p *packer) begin(ctx context.Context) (func(), error) {
 	var err error
-	if p.layout, err = layout.Create(p.opts.Media, layout.Options{FS: p.opts.FS, Logger: p.log}); err != nil {
+	opts := layout.Options{FS: p.opts.FS, Logger: p.log}
+	if p.layout, err = layout.Create(p.opts.Media, opts); errors.Is(err, fs.ErrNotExist) {
+		p.layout, err = layout.Create(p.opts.Media, opts) // two began at the same moment; the lock decides between them
+	}
+	if err != nil {
 		return nil, err
 	}
 	unlock, err := p.layout.Lock(p.opts.Program)
@@ -185,12 +190,9 @@ func (p *packer) takeOver(x *store.Index) error {
 
 // newIndex makes an index from what the seal covers, or an empty one.
 func (p *packer) newIndex(seal *Seal) error {
-	if err := os.MkdirAll(p.opts.Cache, 0o700); err != nil {
-		return err
-	}
-	dir, err := os.MkdirTemp(p.opts.Cache, "index-")
+	dir, err := workingFolder(p.opts.Cache)
 	if err != nil {
-		return err
+		return &localError{err}
 	}
 	x, err := store.Create(filepath.Join(dir, "index.db"))
 	if err != nil {
@@ -342,7 +344,9 @@ func (p *packer) publishSnapshot() error {
 
 // writeSnapshot writes the next generation of the index.
 func (p *packer) writeSnapshot() error {
-	p.written++
+	if p.written++; p.written > maxGeneration {
+		return fmt.Errorf("%w: a file of generation %d stands on the drive, which no pack has written", ErrDamaged, p.written-1)
+	}
 	if err := p.index.SetMeta(store.MetaGeneration, strconv.FormatUint(p.written, 10)); err != nil {
 		return err
 	}

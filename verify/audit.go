@@ -64,6 +64,7 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 	if err := a.blobs(ctx); err != nil {
 		return nil, err
 	}
+	a.manifests()
 	if err := a.files(ctx); err != nil {
 		return nil, err
 	}
@@ -165,8 +166,38 @@ func (a *audit) sealing() {
 		a.find(Finding{Kind: KindUnsealed, Path: "pannier", Detail: "there is no valid seal: pack has not finished; the same pack command continues"})
 		return
 	}
+	if a.walked != nil {
+		for _, wrong := range a.b.Seal.Differences(a.b.Index, a.walked) {
+			a.find(Finding{Kind: KindCorrupt, Path: a.b.SealPath(), Detail: wrong})
+		}
+	}
 	if a.b.Interrupted {
 		a.find(Finding{Kind: KindUnsealed, Path: "pannier", Detail: "a later pack onto this sealed drive did not finish; what was sealed before is judged by its own seal, and the same pack command continues"})
+	}
+}
+
+// manifests reports the manifests that could not be read for another reason than their bytes,
+// which have been hashed by now: what lies below them was not looked at.
+func (a *audit) manifests() {
+	if a.walked == nil {
+		return
+	}
+	for _, m := range a.walked.Broken() {
+		d := m.Descriptor.Digest.String()
+		if m.Image != "" && !a.concerns([]string{m.Image}) {
+			continue
+		}
+		if slices.ContainsFunc(a.report.Findings, func(f Finding) bool { return f.Digest == d }) {
+			continue
+		}
+		f := Finding{Kind: KindCorrupt, Digest: d, Path: "index.json", Detail: "what it needs is not known: " + m.Err.Error()}
+		if m.Image != "" {
+			f.Images = []string{m.Image}
+		}
+		if a.b.Seal == nil {
+			f.Kind = KindPartial
+		}
+		a.find(f)
 	}
 }
 

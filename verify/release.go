@@ -6,7 +6,9 @@ import (
 	"strings"
 
 	"pannier/bundle"
+	"pannier/bundle/release"
 	"pannier/bundle/remote"
+	"pannier/store"
 )
 
 // releases judges the signature of every release, and lists them.
@@ -17,7 +19,7 @@ func (a *audit) releases(ctx context.Context) error {
 	}
 	for _, tag := range tags {
 		rel, _ := a.b.Contents.Release(tag)
-		a.contradictions(ctx, tag)
+		a.payload(ctx, tag)
 		verdict, err := Signature(ctx, a.b, tag, a.opts.Signatures, a.opts.Client, a.opts.Stores)
 		if err != nil {
 			return err
@@ -40,7 +42,45 @@ func (a *audit) releases(ctx context.Context) error {
 		a.find(Finding{Kind: KindUntrusted, Digest: rel.Descriptor.Digest.String(), Path: "blobs/sha256/" + rel.Descriptor.Digest.Encoded(),
 			Images: []string{tag}, Detail: detail})
 	}
+	a.additional()
 	return nil
+}
+
+// payload reports what a sealed drive says otherwise than the release image itself. A release
+// image that cannot be read is reported where its blobs are.
+func (a *audit) payload(ctx context.Context, tag string) {
+	if a.b.Seal == nil {
+		return
+	}
+	wrong := a.b.Contents.CheckPayload(ctx, a.l, tag)
+	if ctx.Err() != nil || bundle.Unread(wrong) && len(a.report.Findings) > 0 {
+		return
+	}
+	for _, err := range wrong {
+		a.find(Finding{Kind: KindCorrupt, Path: "index.json", Images: []string{tag}, Detail: err.Error()})
+	}
+}
+
+// additional notes the images that no release names: nobody vouches for them.
+func (a *audit) additional() {
+	releases := map[string]bool{}
+	for _, r := range a.b.Contents.Releases {
+		releases[r.Tag] = true
+	}
+	for _, img := range a.b.Contents.Images {
+		switch {
+		case img.Kind == store.KindAdditional:
+			if _, err := release.ParseImageReference(img.Tag); err != nil {
+				a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
+					Detail: "an image that belongs to no release must be named by its full reference: " + err.Error()})
+				continue
+			}
+			a.note("additional image %s (%s): no signature is checked for it", img.Tag, img.Descriptor.Digest)
+		case a.b.Seal != nil && !releases[img.Release]:
+			a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
+				Detail: fmt.Sprintf("it belongs to the release %q, which is not on the drive", img.Release)})
+		}
+	}
 }
 
 // Signature judges the signature of a release on a drive, afresh: what the drive recorded

@@ -50,10 +50,13 @@ func (l *Layout) ReadFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
+	if r.Size() > limit {
+		return nil, fmt.Errorf("%s: %w: %d bytes, at most %d are read", l.path(name), content.ErrSize, r.Size(), limit)
+	}
 	// The size is not believed: what is read is counted.
 	var buf bytes.Buffer
-	if n := min(r.Size(), limit); n > 0 && n < bufferSize {
-		buf.Grow(int(n) + bytes.MinRead)
+	if n := r.Size(); n > 0 {
+		buf.Grow(int(min(n, 64<<20)) + bytes.MinRead)
 	}
 	if _, err := buf.ReadFrom(io.LimitReader(r, limit+1)); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
@@ -54,7 +55,7 @@ func loadCredentials(files []string, explicit bool, log *slog.Logger) (*credenti
 	c := &credentials{searched: files, log: log}
 	for _, name := range files {
 		raw, err := readBounded(name, maxAuthFile)
-		if errors.Is(err, fs.ErrNotExist) && !explicit {
+		if (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) && !explicit {
 			continue
 		}
 		if err != nil {

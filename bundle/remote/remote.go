@@ -136,7 +136,7 @@ func New(opts Options) (*Client, error) {
 	for i, m := range c.opts.Mirrors {
 		from, to := strings.Trim(m.From, "/"), strings.Trim(m.To, "/")
 		if !validPrefix(from) || !validPrefix(to) {
-			return nil, fmt.Errorf("registry mirror %q=%q: each side is a host, or a host and the beginning of a path", m.From, m.To)
+			return nil, fmt.Errorf("registry mirror of %q: each side is a host, or a host and the beginning of a path, without user or scheme", m.From)
 		}
 		c.opts.Mirrors[i] = Mirror{From: from, To: to}
 	}

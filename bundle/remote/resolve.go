@@ -170,12 +170,43 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool,
 	var e *Error
 	if errors.As(err, &e) && (e.Status == http.StatusMethodNotAllowed || e.Host != r.host.name && errors.Is(err, ErrRefused)) {
 		// Addresses that are signed for GET refuse HEAD.
-		q.method, q.ok = http.MethodGet, []int{http.StatusOK, http.StatusPartialContent}
-		if !content.IsManifest(desc.MediaType) && desc.Size > 0 {
-			q.header = http.Header{"Range": []string{"bytes=0-0"}}
-		}
-		a, err = r.do(ctx, q)
+		return r.look(ctx, desc, q)
 	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, err
+	case isHTML(a.header.Get("Content-Type"), nil):
+		return false, r.named(&Error{Status: a.status, kinds: []error{ErrNotRegistry}}, q)
+	}
+	told := a.header.Get("Docker-Content-Digest")
+	switch {
+	case told != "" && told != desc.Digest.String():
+		return false, nil
+	case a.length == desc.Size && (told != "" || !content.IsManifest(desc.MediaType)):
+		return true, nil
+	case a.length > 0 && a.length != desc.Size:
+		return false, nil
+	}
+	// A bare 200 says nothing: things that are no registry answer so to everything.
+	return r.look(ctx, desc, q)
+}
+
+// look is Exists by GET, of a manifest in full, of a blob its first byte.
+func (r *Repository) look(ctx context.Context, desc ocispec.Descriptor, q *call) (bool, error) {
+	if content.IsManifest(desc.MediaType) {
+		have, _, err := r.Manifest(ctx, desc.Digest.String())
+		if errors.Is(err, ErrNotFound) || errors.Is(err, content.ErrDigest) {
+			return false, nil
+		}
+		return err == nil && have.Size == desc.Size, err
+	}
+	q.method, q.ok = http.MethodGet, []int{http.StatusOK, http.StatusPartialContent}
+	if desc.Size > 0 {
+		q.header = http.Header{"Range": []string{"bytes=0-0"}}
+	}
+	a, err := r.do(ctx, q)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return false, nil
@@ -186,12 +217,11 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool,
 	}
 	size := a.length
 	if a.status == http.StatusPartialContent {
-		_, total, ok := parseContentRange(a.header.Get("Content-Range"))
-		if size = total; !ok {
-			size = -1
+		if _, total, ok := parseContentRange(a.header.Get("Content-Range")); ok {
+			size = total
 		}
 	}
-	return size < 0 || size == desc.Size || size == 0 && q.method == http.MethodHead, nil
+	return size == desc.Size, nil
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -416,20 +417,21 @@ func (s *Site) State(ctx context.Context) (string, error) {
 	for _, h := range cv.Objects("status", "history") {
 		fmt.Fprintf(&b, "history %s %s\n", h.Text("state"), h.Text("image"))
 	}
-	for _, path := range []string{
+	for _, collection := range []string{
 		"/apis/operator.openshift.io/v1alpha1/imagecontentsourcepolicies", "/apis/config.openshift.io/v1/imagedigestmirrorsets",
 		"/apis/config.openshift.io/v1/imagetagmirrorsets", "/api/v1/namespaces/openshift-config-managed/configmaps",
 	} {
-		list, err := s.Plane.List(ctx, path)
+		list, err := s.Plane.List(ctx, collection)
 		if err != nil {
 			return "", err
 		}
 		for _, o := range list {
-			raw, err := json.Marshal([]any{o["spec"], o["binaryData"], o.At("metadata", "labels")})
+			data, _ := o["binaryData"].(map[string]any) // keys alone: a signature has the time in it
+			raw, err := json.Marshal([]any{o["spec"], slices.Sorted(maps.Keys(data)), o.At("metadata", "labels")})
 			if err != nil {
 				return "", err
 			}
-			fmt.Fprintf(&b, "%s %s generation %d %s\n", o.Text("kind"), o.Name(), o.Generation(), raw)
+			fmt.Fprintf(&b, "%s %s generation %d %s\n", path.Base(collection), o.Name(), o.Generation(), raw)
 		}
 	}
 	pools, err := s.Plane.List(ctx, sitePools)
