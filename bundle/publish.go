@@ -16,7 +16,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle/layout"
-	"pannier/bundle/objects"
 	"pannier/store"
 )
 
@@ -198,72 +197,6 @@ func (p *packer) markSealed(g uint64) error {
 	return nil
 }
 
-// writeObjects keeps readable copies of what was captured with every release in
-// pannier/objects, and nothing else there.
-func (p *packer) writeObjects() error {
-	written := map[string]bool{}
-	for _, rel := range p.allReleases() {
-		objs, err := p.readable(rel)
-		if err != nil {
-			return err
-		}
-		for _, o := range objs {
-			name := fmt.Sprintf("%s/%s-%s.yaml", dirObjects, rel.Tag, strings.ToLower(o.Kind))
-			if err := p.layout.ReplaceFile(name, o.YAML); err != nil {
-				return err
-			}
-			written[name] = true
-		}
-	}
-	entries, err := p.layout.List(dirObjects)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if name := dirObjects + "/" + e.Name; !written[name] && !SystemFile(e.Name) {
-			if err := p.layout.RemoveFile(name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// readable renders the objects of a release that can be rendered now: its signatures, and its
-// mirror set if the destination is or was known.
-func (p *packer) readable(rel store.Release) ([]objects.Object, error) {
-	docs := map[string][]byte{}
-	if i := slices.IndexFunc(p.releases, func(pr *plannedRelease) bool { return pr.record.Tag == rel.Tag }); i >= 0 {
-		for _, d := range p.releases[i].docs {
-			docs[d.name] = d.data
-		}
-	} else {
-		for _, d := range rel.Documents {
-			docs[d.Name], _ = p.base.Document(rel.Tag, d.Name)
-		}
-	}
-	var objs []objects.Object
-	var signatures [][]byte
-	for _, name := range slices.Sorted(maps.Keys(docs)) {
-		if child, ok := isSignatureDocument(name); ok && child == "" {
-			signatures = append(signatures, docs[name])
-		}
-	}
-	if len(signatures) > 0 {
-		cm, err := objects.SignatureConfigMap(rel.Descriptor.Digest, rel.Version, signatures)
-		if err != nil {
-			return nil, err
-		}
-		objs = append(objs, cm)
-	}
-	for _, kind := range []objects.Kind{objects.ICSP, objects.IDMS} {
-		if data, ok := docs[renderedName(string(kind))]; ok {
-			objs = append(objs, objects.Object{Kind: string(kind), YAML: data})
-		}
-	}
-	return objs, nil
-}
-
 // newSeal writes SHA256SUMS and makes the seal over it.
 func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack) (*Seal, error) {
 	seal := &Seal{
@@ -307,55 +240,6 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack) (*Seal, erro
 	text := encodeSums(sums)
 	seal.Files[fileSums] = sealedFile(text)
 	return seal, p.layout.ReplaceFile(fileSums, text)
-}
-
-// smallFiles lists the files of the sealed bundle that are no blobs.
-func (p *packer) smallFiles(g uint64) ([]string, error) {
-	out := []string{ocispec.ImageLayoutFile, fileIndexJSON, fileStart, layoutName(g), indexName(g)}
-	entries, err := p.layout.List(dirObjects)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if e.Mode.IsRegular() && strings.HasSuffix(e.Name, ".yaml") {
-			out = append(out, dirObjects+"/"+e.Name)
-		}
-	}
-	return out, nil
-}
-
-// smallFilesSound reports whether every file that the seal covers and that is no blob is as it
-// was sealed.
-func (b *Bundle) smallFilesSound() bool {
-	for name, f := range b.Seal.Files {
-		if raw, err := b.Layout.ReadFile(name, f.Size); err != nil || f.Check(raw) != nil {
-			return false
-		}
-	}
-	raw, err := b.Layout.ReadFile(fileSums, b.Seal.Files[fileSums].Size)
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(raw)) {
-		hexes, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
-		if strings.HasPrefix(name, "blobs/") {
-			continue
-		}
-		data, err := b.Layout.ReadFile(name, maxIndexDB)
-		if err != nil || digest.FromBytes(data).Encoded() != hexes {
-			return false
-		}
-	}
-	return true
-}
-
-// encodeSums is SHA256SUMS: what sha256sum -c reads, sorted by path.
-func encodeSums(sums map[string]digest.Digest) []byte {
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(sums)) {
-		fmt.Fprintf(&b, "%s  %s\n", sums[name].Encoded(), name)
-	}
-	return []byte(b.String())
 }
 
 // checkWritten reads the small files back past the cache.

@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
-	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -39,42 +37,6 @@ func (p *packer) resolve(ctx context.Context) error {
 		return err
 	}
 	return p.distrust()
-}
-
-// conflicts refuses additional images that would have one name at the destination, where each
-// goes to the path that it has at its source.
-func (p *packer) conflicts() error {
-	taken := map[string]store.Image{}
-	check := func(img store.Image) error {
-		ref, err := release.ParseImageReference(img.Tag)
-		if img.Kind != store.KindAdditional || err != nil || ref.Tag == "" {
-			return nil
-		}
-		_, path, _ := strings.Cut(ref.Repository, "/")
-		name := path + ":" + ref.Tag
-		if other, ok := taken[name]; ok && other.Descriptor.Digest != img.Descriptor.Digest {
-			return fmt.Errorf("%w: %s and %s are different images and would both be %s at the destination", ErrConflict, other.Tag, img.Tag, name)
-		}
-		taken[name] = img
-		return nil
-	}
-	for _, tag := range slices.Sorted(maps.Keys(p.images)) {
-		if err := check(p.images[tag]); err != nil {
-			return err
-		}
-	}
-	if p.base == nil {
-		return nil
-	}
-	for _, img := range p.base.Images {
-		if p.replaced[img.Tag] {
-			continue
-		}
-		if err := check(img); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // resolveRelease plans one release. One that the seal covers costs one request, to see that
@@ -215,88 +177,6 @@ func (p *packer) replaceRelease(tag string) {
 	}
 }
 
-// checkSignatures gathers the signatures of a release and has them judged, before anything
-// of a component is fetched. It returns the sigstore images that were found.
-func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, pr *plannedRelease) ([]*sigstoreFound, error) {
-	s := SignedRelease{
-		Digest: pr.record.Descriptor.Digest, Version: pr.record.Version, Arch: pr.record.Arch, Source: pr.record.Source,
-		Children: map[digest.Digest][][]byte{},
-		Keys:     pr.payload.Keys, Policies: pr.payload.ImagePolicies, Images: pr.payload.Images,
-	}
-	var err error
-	var silent error
-	if s.Messages, silent, err = p.messages(ctx, s.Digest, &pr.asked); err != nil {
-		return nil, err
-	}
-	if silent != nil && p.opts.Policy == PolicyRequire {
-		return nil, fmt.Errorf("its signature could not be looked for, no store answered: %w", silent)
-	}
-	for _, child := range pr.payload.Children {
-		if s.Children[child.Digest], _, err = p.messages(ctx, child.Digest, nil); err != nil {
-			return nil, err
-		}
-	}
-	found, err := p.findSigstore(ctx, repo, pr)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range found {
-		s.Sigstore = append(s.Sigstore, f.image)
-	}
-	pr.verdict = SignatureVerdict{Status: SignatureUnverified, Accepted: s.Messages, Children: s.Children}
-	if len(s.Messages) == 0 {
-		pr.verdict.Status = SignatureMissing
-	}
-	if p.opts.Signatures != nil {
-		if pr.verdict, err = p.opts.Signatures.VerifyRelease(ctx, s); err != nil {
-			return nil, err
-		}
-	}
-	pr.record.Signature = pr.verdict.Status
-	if pr.verdict.Status != SignatureVerified {
-		serr := &SignatureError{Tag: pr.record.Tag, Digest: s.Digest.String(), Verdict: pr.verdict, Asked: pr.asked}
-		if p.opts.Policy == PolicyRequire {
-			return nil, serr
-		}
-		p.warn("%v", serr)
-	}
-	pr.docs = signatureDocuments(pr.verdict.Accepted, pr.verdict.Children)
-	return found, nil
-}
-
-// messages asks every store for the signatures of d. If none could be asked at all, silent
-// says why; a store that has no signature is no error.
-func (p *packer) messages(ctx context.Context, d digest.Digest, asked *[]string) (out [][]byte, silent, err error) {
-	failed := 0
-	for _, st := range p.opts.Stores {
-		a, err := p.opts.Client.Signatures(ctx, st, d)
-		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
-		}
-		if err == nil {
-			err = a.Err
-		}
-		store, status := a.Store, a.Status // without user and password
-		if err != nil {
-			failed++
-			silent = err
-		}
-		p.log.Info("signature store", "store", store, "digest", d, "answer", status)
-		if asked != nil {
-			*asked = append(*asked, fmt.Sprintf("%s (%s)", store, status))
-		}
-		for _, m := range a.Messages {
-			if !slices.ContainsFunc(out, func(o []byte) bool { return bytes.Equal(o, m) }) {
-				out = append(out, m)
-			}
-		}
-	}
-	if failed < len(p.opts.Stores) || len(out) > 0 {
-		silent = nil
-	}
-	return out, silent, nil
-}
-
 // collectRelease plans the release image, its components and their sigstore images.
 func (p *packer) collectRelease(ctx context.Context, src content.Fetcher, repo *remote.Repository, pr *plannedRelease, raw []byte, sigs []*sigstoreFound) error {
 	rec := pr.record
@@ -394,43 +274,6 @@ func (p *packer) collect(ctx context.Context, f content.Fetcher, repo *remote.Re
 	defer p.mu.Unlock()
 	p.images[img.Tag] = img
 	return nil
-}
-
-// resolveAdditional plans an image that was asked for beside releases.
-func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) error {
-	repo, err := p.opts.Client.Repository(ref.Repository)
-	if err != nil {
-		return err
-	}
-	tag := ref.String()
-	want := ref.Tag
-	if ref.Digest != "" {
-		want = ref.Digest.String()
-	}
-	if d, ok := p.baseTag(tag); ok {
-		if ref.Digest == "" {
-			desc, err := repo.Resolve(ctx, want)
-			if err != nil {
-				return err
-			}
-			if desc.Digest != d {
-				p.warn("%s was %s on the drive and is %s now: it is replaced", tag, d, desc.Digest)
-			}
-			ref.Digest = desc.Digest
-		}
-		if ref.Digest == d && p.trusted && !p.opts.Refresh {
-			p.kept[tag] = true
-			return nil
-		}
-		p.replaced[tag] = true
-	}
-	p.opts.Progress(Event{Phase: PhasePlan, Item: tag})
-	desc, raw, err := repo.Manifest(ctx, want)
-	if err != nil {
-		return err
-	}
-	img := store.Image{Tag: tag, Kind: store.KindAdditional, Reference: tag, Descriptor: plain(desc)}
-	return p.collect(ctx, &rooted{Fetcher: repo, root: desc, raw: raw}, repo, img)
 }
 
 // rooted is a Fetcher that has the root manifest at hand, so that it is asked for once.
