@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -189,7 +190,34 @@ func openLayout(media string) (*layout.Layout, error) {
 	if begun, err := notBegun(media); err == nil && begun {
 		return nil, fmt.Errorf("%s: %w: nothing has been packed there", media, ErrNotBundle)
 	}
+	if inside := bundleInside(media); inside != "" {
+		return nil, fmt.Errorf("%s: %w: did you mean %s, which is in it?", media, ErrNotBundle, inside)
+	}
 	return nil, fmt.Errorf("%s: %w: it is a folder with other things in it", media, ErrNotBundle)
+}
+
+// bundleInside finds the bundle that lies in a folder of media: drives are named by the place
+// where they are mounted more often than not. It returns "" if there is none.
+func bundleInside(media string) string {
+	f, err := os.Open(media)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(100) // of a folder full of other things a few will do
+	slices.Sort(names)
+	for _, name := range names {
+		dir := filepath.Join(media, name)
+		for _, own := range []string{dirOwn, ocispec.ImageLayoutFile} {
+			if _, err = os.Lstat(filepath.Join(dir, own)); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			return dir
+		}
+	}
+	return ""
 }
 
 // loadIndexJSON finds the layout index that counts.
@@ -199,10 +227,13 @@ func (b *Bundle) loadIndexJSON() error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, content.ErrSize) {
 			return err
 		}
-		idx, err := parseIndex(raw)
+		var idx *ocispec.Index
+		if err == nil {
+			idx, err = parseIndex(raw)
+		}
 		if err != nil {
 			b.SealProblems = append(b.SealProblems, FileProblem{fileIndexJSON, err})
 			return nil

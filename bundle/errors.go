@@ -17,6 +17,8 @@ var (
 	ErrDamaged = errors.New("damaged")
 	// ErrSignature says that a release is not signed by anybody trusted; see [SignatureError].
 	ErrSignature = errors.New("release signature not trusted")
+	// ErrNoStore says that the signature of a release could not be looked for.
+	ErrNoStore = errors.New("its signature could not be looked for, no store answered")
 	// ErrNoRelease says that the bundle has no such release.
 	ErrNoRelease = errors.New("no such release")
 	// ErrConflict says that a tag names another image on the drive already.

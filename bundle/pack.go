@@ -141,7 +141,10 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 		p.opts.Planned(res)
 	}
 	if p.opts.DryRun {
-		return nil
+		if p.unchanged() {
+			return nil
+		}
+		return p.checkSpace(plan) // that it would not fit is worth knowing
 	}
 	if p.unchanged() {
 		res.Unchanged, res.Sealed = true, true

@@ -189,8 +189,8 @@ func (p *packer) checkSpace(plan Plan) error {
 	names := 0
 	for d, it := range p.items {
 		if space.MaxFile > 0 && it.desc.Size > space.MaxFile {
-			return fmt.Errorf("blob %s of %s has %d bytes; %s on %s holds files of at most %d: %w",
-				d, strings.Join(slices.Sorted(maps.Keys(it.tags)), ", "), it.desc.Size, space.Filesystem, p.opts.Media, space.MaxFile, layout.ErrTooLarge)
+			return fmt.Errorf("blob %s of %s has %s; %s on %s holds files of at most %d bytes: %w",
+				d, strings.Join(slices.Sorted(maps.Keys(it.tags)), ", "), mib(it.desc.Size), space.Filesystem, p.opts.Media, space.MaxFile, layout.ErrTooLarge)
 		}
 		if it.state == stateAbsent {
 			names++
@@ -206,8 +206,11 @@ func (p *packer) checkSpace(plan Plan) error {
 			names, space.Filesystem, p.opts.Media, space.MaxNames, layout.ErrTooLarge)
 	}
 	if plan.Missing > 0 {
-		return fmt.Errorf("%s: %d bytes are needed and %d are free, %d too few: %w",
-			p.opts.Media, p.need(), space.Free, plan.Missing, layout.ErrNoSpace)
+		return fmt.Errorf("%s: %s are needed (with the index and rounding up to clusters) and %s are free: %w",
+			p.opts.Media, mib(p.need()), mib(space.Free), layout.ErrNoSpace)
 	}
 	return nil
 }
+
+// mib renders a number of bytes for messages.
+func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

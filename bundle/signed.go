@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"pannier/bundle/remote"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+
+	"pannier/bundle/remote"
 )
 
 // checkSignatures gathers the signatures of a release and has them judged, before anything
@@ -24,7 +25,7 @@ func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, p
 		return nil, err
 	}
 	if silent != nil && p.opts.Policy == PolicyRequire {
-		return nil, fmt.Errorf("its signature could not be looked for, no store answered: %w", silent)
+		return nil, fmt.Errorf("%w: %w", ErrNoStore, silent)
 	}
 	for _, child := range pr.payload.Children {
 		if s.Children[child.Digest], _, err = p.messages(ctx, child.Digest, nil); err != nil {

@@ -59,11 +59,11 @@ func loadCredentials(files []string, explicit bool, log *slog.Logger) (*credenti
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("auth file: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrAuthFile, err)
 		}
 		f, err := parseAuthFile(raw)
 		if err != nil {
-			return nil, fmt.Errorf("auth file %s: %w", name, err)
+			return nil, fmt.Errorf("%w %s: %w", ErrAuthFile, name, err)
 		}
 		f.name = name
 		c.files = append(c.files, *f)

@@ -29,6 +29,8 @@ var (
 	ErrAuth error = &kind{text: "access denied"}
 	// ErrNotFound: the registry has no such repository, manifest or blob.
 	ErrNotFound error = &kind{text: "not found"}
+	// ErrAuthFile: an auth file cannot be read, or is none. It is no [Error].
+	ErrAuthFile error = &kind{text: "unusable auth file"}
 	// ErrUnreachable: the host never answered.
 	ErrUnreachable error = &kind{text: "cannot be reached"}
 	// ErrRefused: the host answered no, and will again.

@@ -147,7 +147,7 @@ func New(opts Options) (*Client, error) {
 	if opts.AuthData != nil {
 		f, err := parseAuthFile(opts.AuthData)
 		if err != nil {
-			return nil, fmt.Errorf("pull secret: %w", err)
+			return nil, fmt.Errorf("pull secret: %w: %w", ErrAuthFile, err)
 		}
 		f.name = "the pull secret that was given"
 		creds.files = append([]authFile{*f}, creds.files...)

@@ -155,7 +155,8 @@ func (c *Client) storeMessage(ctx context.Context, client *http.Client, o *host,
 		}
 		if err := p.pause(ctx, e); err != nil {
 			if e, ok := err.(*Error); ok {
-				e.Op = "ask signature store " + redactUser(target.String())
+				// Without the path to the message: it is the digest once more.
+				e.Op = "ask signature store"
 			}
 			return nil, err
 		}

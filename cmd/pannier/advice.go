@@ -38,11 +38,6 @@ var catalogue = []struct {
 	is []error
 	advice
 }{
-	{[]error{errInterrupted}, advice{
-		"the command was interrupted; what was finished is saved",
-		"run the command below to continue",
-		rerunContinues,
-	}},
 	{[]error{cluster.ErrLoopback}, advice{
 		"the registry is named as it is reached from here; on a node that name is the node itself",
 		"give the name by which the nodes know the registry with --cluster-registry REGISTRY/REPO",
@@ -108,6 +103,21 @@ var catalogue = []struct {
 		"run \"pannier unpack MEDIA REGISTRY/REPO --check-all\": it pushes what is lacking",
 		rerunAfter,
 	}},
+	{[]error{layout.ErrGone}, advice{
+		"the drive was unplugged, or its port, cable or reader failed",
+		"plug it in, mount it (\"findmnt\" shows whether it is), run the same command again",
+		rerunAfter,
+	}},
+	{[]error{bundle.ErrNoStore}, advice{
+		"no signature store answered: this machine has no way to the internet, its DNS does not know the name, or a proxy is needed",
+		"check DNS (\"getent hosts HOST\"), HTTPS_PROXY and NO_PROXY; or give the signature with --signature-store DIR, laid out sha256=<hex>/signature-N",
+		rerunContinues,
+	}},
+	{[]error{remote.ErrAuthFile}, advice{
+		"the pull secret is not what oc and podman write: it is cut short, was edited by hand, or is another file",
+		"fetch it anew, or check it (\"python3 -m json.tool FILE\"); name another one with -a FILE",
+		rerunAfter,
+	}},
 	{[]error{bundle.ErrVersion, store.ErrVersion}, advice{
 		"the drive was written by a newer pannier than this one",
 		"use the pannier that wrote the drive, or a newer one; \"pannier version\" on the other machine says which it is",
@@ -139,7 +149,7 @@ var catalogue = []struct {
 		rerunSame,
 	}},
 	{[]error{layout.ErrNoSpace, syscall.ENOSPC, syscall.EDQUOT}, advice{
-		"the drive, or the quota on it, is full",
+		"the drive, or the quota on it, is too small or full",
 		"free space there or use a larger drive; \"pannier pack --dry-run\" says how much is needed",
 		rerunAfter,
 	}},
@@ -166,11 +176,11 @@ var catalogue = []struct {
 	{[]error{bundle.ErrUnsealed}, advice{
 		"packing onto this drive did not finish",
 		"run the same pack command again on the internet side until it says that the drive is sealed; what was sealed before is usable",
-		rerunContinues,
+		"here only after pack has finished; until then the outcome is the same",
 	}},
 	{[]error{bundle.ErrDamaged, store.ErrCorrupt}, advice{
 		"the drive, its adapter or the copy changed bytes since the drive was sealed",
-		"run \"pannier audit MEDIA\" for the whole list; try another port or reader; then pack again on the internet side: only what is bad is fetched",
+		"run \"pannier audit MEDIA\" for the whole list; try another port or reader; then pack again with --verify on the internet side: only what is bad is fetched",
 		"safe: what is whole is not touched",
 	}},
 	{[]error{content.ErrDigest, content.ErrSize, content.ErrInvalid}, advice{
@@ -213,6 +223,11 @@ var catalogue = []struct {
 		"run the same command again when the network is back; --give-up-after gives it more patience",
 		rerunContinues,
 	}},
+	{[]error{syscall.ECONNREFUSED}, advice{
+		"the host is there, and nothing listens on that port",
+		"is the registry running, is the port right (registries often listen on 5000, 8443 or 443), does a firewall reject it?",
+		rerunContinues,
+	}},
 	{[]error{remote.ErrUnreachable}, advice{
 		"the host name is wrong or not in DNS, the host is down, or a firewall or proxy stands between",
 		"check the name and port (\"getent hosts HOST\", \"curl -v https://HOST/v2/\"), HTTPS_PROXY and NO_PROXY",
@@ -235,13 +250,13 @@ var catalogue = []struct {
 	}},
 	{[]error{syscall.EIO}, advice{
 		"the drive or its connection fails: a read or a write did not get through",
-		"try another port, cable or reader; read the kernel's messages (\"dmesg\"); if it stays, use another drive",
+		"try another port, cable or reader; read the kernel's messages (\"dmesg\"); check that it is mounted before running again (\"findmnt\"); if it stays, use another drive",
 		rerunContinues,
 	}},
 	{[]error{fs.ErrNotExist}, advice{
 		"the path is wrong, or the drive is not mounted",
 		"check the path and the mount",
-		"safe, nothing was changed",
+		rerunAfter,
 	}},
 }
 
@@ -255,7 +270,7 @@ var unknownAdvice = advice{
 // missingSignature is for releases that nobody signed, as far as was found; the catalogue has
 // those whose signature is not trusted.
 var missingSignature = advice{
-	"the release has no signature in the stores that were asked: it is too new or too old for them, it is not an official release, or the stores cannot be reached from here",
+	"the release has no signature in the stores that answered: it is too new or too old for them, or it is not an official release",
 	"give the signature with --signature-store DIR, or another store's URL; for a release of your own, sign it and give the key with --keyring FILE; --signature-policy warn carries it unsigned",
 	rerunSame,
 }
@@ -309,10 +324,13 @@ func explain(err error, mark func(string) string) string {
 				fmt.Fprintf(&b, "%s and %d more of this kind\n", mark("error:"), len(same)-i)
 				break
 			}
-			fmt.Fprintf(&b, "%s %s\n", mark("error:"), printable(e.Error()))
+			fmt.Fprintf(&b, "%s %s\n", mark("error:"), printable(oneLine(e)))
 		}
 		fmt.Fprintf(&b, "  likely cause: %s\n  what to do:   %s\n  run again:    %s\n", a.cause, a.todo, a.rerun)
 		all = others
 	}
 	return b.String()
 }
+
+// oneLine is an error's text; what was joined inside it stands in one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

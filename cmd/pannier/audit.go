@@ -53,6 +53,9 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error
 	if opts.Media, err = s.oneMedia(append(f.fromDir.Value(), args...)); err != nil {
 		return err
 	}
+	if err = f.checkStores(s); err != nil {
+		return err
+	}
 	if opts.Policy, err = f.policyValue(s.command); err != nil {
 		return err
 	}
@@ -146,7 +149,7 @@ func reportDocument(r *verify.Report) *verify.Report {
 var statusWords = map[verify.Status][2]string{
 	verify.StatusComplete:   {"whole", "Every blob is what its digest says, and every release is signed by somebody trusted."},
 	verify.StatusIncomplete: {"INCOMPLETE", "Packing has not finished. Run the same pack command again on the internet side: it continues."},
-	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this drive. Try another port or reader; then pack again on the internet side: only what is bad is fetched."},
+	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this drive. Try another port or reader; then pack again with --verify on the internet side: only what is bad is fetched."},
 	verify.StatusUntrusted:  {"NOT TRUSTED", "The bytes may be whole, but nobody trusted vouches for them. A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR."},
 }
 

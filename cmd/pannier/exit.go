@@ -48,10 +48,10 @@ var codes = []struct {
 		layout.ErrNoSpace, layout.ErrTooLarge, layout.ErrReadOnly,
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS,
 	}},
-	{exitAuth, []error{remote.ErrAuth}},
+	{exitAuth, []error{remote.ErrAuth, remote.ErrAuthFile}},
 	{exitCluster, []error{cluster.ErrCluster}},
 	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound}},
-	{exitIncomplete, []error{bundle.ErrUnsealed, remote.ErrInterrupted, apply.ErrNotArrived}},
+	{exitIncomplete, []error{bundle.ErrUnsealed, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
 	{exitUsage, []error{bundle.ErrNotBundle, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
 }
 

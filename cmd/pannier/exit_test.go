@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +39,7 @@ func TestExitCode(t *testing.T) {
 		{layout.ErrNotLayout, 2},
 		{bundle.ErrNoRelease, 2},
 		{bundle.ErrUnsealed, 3},
+		{fmt.Errorf("%w: %w", layout.ErrGone, syscall.EIO), 3},
 		{remote.ErrInterrupted, 3},
 		{content.ErrDigest, 4},
 		{content.ErrSize, 4},
@@ -48,12 +50,14 @@ func TestExitCode(t *testing.T) {
 		{&bundle.SignatureError{}, 4},
 		{bundle.ErrDamaged, 4},
 		{remote.ErrAuth, 5},
+		{remote.ErrAuthFile, 5},
 		{layout.ErrNoSpace, 6},
 		{layout.ErrTooLarge, 6},
 		{layout.ErrReadOnly, 6},
 		{syscall.ENOSPC, 6},
 		{remote.ErrUnreachable, 7},
 		{remote.ErrNotFound, 7},
+		{fmt.Errorf("%w: %w", bundle.ErrNoStore, remote.ErrUnreachable), 7},
 		{remote.ErrRefused, 7},
 		{remote.ErrNotRegistry, 7},
 		{remote.ErrCertificate, 7},
@@ -98,7 +102,7 @@ func TestExitCode(t *testing.T) {
 func TestAdviceCoversCodes(t *testing.T) {
 	for _, line := range codes {
 		for _, err := range line.any {
-			if adviceFor(err) == unknownAdvice {
+			if err != errInterrupted && adviceFor(err) == unknownAdvice { // which run tells of by itself
 				t.Errorf("%v: no advice", err)
 			}
 		}
@@ -160,5 +164,34 @@ func TestInterruption(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "blob a") || !strings.Contains(err.Error(), "blob b") {
 		t.Errorf("wanted the damage, not the echo of the interrupt: %v", err)
+	}
+}
+
+// Errors that hold several classes get the advice of the more telling one.
+func TestAdviceOfSeveral(t *testing.T) {
+	join := func(a, b error) error { return fmt.Errorf("x: %w: %w", a, b) }
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{join(layout.ErrGone, syscall.EIO), "unplugged"},
+		{join(bundle.ErrDamaged, syscall.EIO), "--verify"},
+		{join(bundle.ErrDamaged, fs.ErrNotExist), "--verify"},
+		{join(bundle.ErrNoStore, remote.ErrUnreachable), "HTTPS_PROXY"},
+		{join(remote.ErrUnreachable, syscall.ECONNREFUSED), "nothing listens"},
+		{join(remote.ErrInterrupted, syscall.ECONNREFUSED), "the network is back"},
+		{syscall.EIO, "mounted before running again"},
+		{join(remote.ErrAuthFile, fs.ErrPermission), "pull secret"},
+	} {
+		a := adviceFor(test.err)
+		if !strings.Contains(a.cause+a.todo, test.want) {
+			t.Errorf("%v: %+v", test.err, a)
+		}
+	}
+	if a := adviceFor(fs.ErrNotExist); strings.Contains(a.rerun, "nothing was changed") {
+		t.Errorf("nobody knows that: %s", a.rerun)
+	}
+	if text := explain(join(bundle.ErrDamaged, errors.Join(io.EOF, io.ErrClosedPipe)), func(s string) string { return s }); !strings.Contains(text, "EOF; io:") {
+		t.Errorf("%s", text)
 	}
 }

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -112,16 +115,36 @@ func (f *registryFlags) options(s *session) (remote.Options, error) {
 	} else {
 		opts.AuthFiles, opts.AuthExplicit = s.env.authFiles()
 	}
-	named := slices.Clone(opts.CAFiles)
-	if opts.AuthExplicit {
-		named = append(named, opts.AuthFiles...)
+	// What somebody named must be there; the other places are only looked at.
+	named := map[string]string{"-a (--registry-config)": f.authFile, "--certificate-authority": f.authority}
+	if f.authFile == "" {
+		for _, variable := range []string{"LOCAL_SECRET_JSON", "REGISTRY_AUTH_FILE"} {
+			if named[variable] = s.env(variable); named[variable] != "" {
+				break // the first is the one that counts
+			}
+		}
 	}
-	for _, name := range named {
-		if _, err := os.Stat(name); err != nil {
+	for _, by := range slices.Sorted(maps.Keys(named)) {
+		if err := s.env.checkNamed(by, named[by]); err != nil {
 			return opts, usagef(s.command, "%v", err)
 		}
 	}
 	return opts, nil
+}
+
+// checkNamed says which flag or variable names a file that is not there.
+func (env environ) checkNamed(by, name string) error {
+	if name == "" {
+		return nil
+	}
+	_, err := os.Stat(env.expandHome(name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s names %s, which does not exist", by, name)
+	case err != nil:
+		return fmt.Errorf("%s names %s: %w", by, name, err)
+	}
+	return nil
 }
 
 // trustFlags is what is trusted and what is not.
@@ -147,8 +170,14 @@ func (f *trustFlags) flags(storeUsage string) []cli.Flag {
 
 // verifier reads the keyrings.
 func (f *trustFlags) verifier(s *session) (*signature.Verifier, error) {
+	if err := f.checkStores(s); err != nil {
+		return nil, err
+	}
 	ring := signature.NewKeyring()
 	for _, name := range f.keyrings.Value() {
+		if err := s.env.checkNamed("--keyring", name); err != nil {
+			return nil, usagef(s.command, "%v", err)
+		}
 		data, err := readFile(s.env.expandHome(name), maxKeyFile)
 		if err == nil {
 			err = ring.AddTrusted(name, data)
@@ -168,6 +197,24 @@ func (f *trustFlags) policyValue(command string) (bundle.Policy, error) {
 		return bundle.PolicyWarn, nil
 	}
 	return 0, usagef(command, "--signature-policy is require or warn, not %q", f.policy)
+}
+
+// checkStores refuses a signature store that is no address and no folder: a typing error
+// would pass for a store that has no signature.
+func (f *trustFlags) checkStores(s *session) error {
+	for _, store := range f.storeList(s.env) {
+		if strings.Contains(store, "://") && !strings.HasPrefix(store, "file://") {
+			continue
+		}
+		dir := strings.TrimPrefix(store, "file://")
+		if err := s.env.checkNamed("--signature-store", dir); err != nil {
+			return usagef(s.command, "%v; it is a folder laid out sha256=<hex>/signature-N, or an http(s) address", err)
+		}
+		if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+			return usagef(s.command, "--signature-store names %s, which is no folder; it holds sha256=<hex>/signature-N", dir)
+		}
+	}
+	return nil
 }
 
 // storeList returns the signature stores that were named; nil if none was.

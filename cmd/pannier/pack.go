@@ -27,6 +27,7 @@ type packFlags struct {
 	dest       string
 	dryRun     bool
 	refresh    bool
+	verify     bool
 	mirrors    cli.StringSlice
 	additional cli.StringSlice
 	prefix     string
@@ -43,6 +44,8 @@ func (s *session) packCommand() *cli.Command {
 		&cli.BoolFlag{Name: "dry-run", Destination: &f.dryRun, Usage: "say what would be done; write nothing anywhere"},
 		&cli.BoolFlag{Name: "refresh", Destination: &f.refresh,
 			Usage: "ask again for signatures and other documents of releases that are sealed already"},
+		&cli.BoolFlag{Name: "verify", Destination: &f.verify,
+			Usage: "read and hash what is on the drive already, too, and fetch again what is bad"},
 		&cli.StringSliceFlag{Name: "registry-mirror", Destination: &f.mirrors,
 			Usage: "`FROM=TO`: fetch what is named FROM, a host or a host and path, from TO instead; names on the drive keep FROM; repeatable"},
 		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable"},
@@ -117,10 +120,13 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 // packOptions reads arguments, flags and the environment.
 func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, error) {
 	opts := bundle.PackOptions{
-		DryRun: f.dryRun, Refresh: f.refresh, Jobs: f.jobs, Prefix: f.prefix,
+		DryRun: f.dryRun, Refresh: f.refresh, Verify: f.verify, Jobs: f.jobs, Prefix: f.prefix,
 		Stores: f.storeList(s.env), Cache: s.env.cacheDir(), Program: "pannier " + buildVersion(),
 	}
 	var err error
+	if err = f.checkStores(s); err != nil {
+		return opts, err
+	}
 	if opts.Policy, err = f.policyValue(s.command); err != nil {
 		return opts, err
 	}
@@ -151,6 +157,9 @@ func (s *session) packArguments(f *packFlags, args []string, releasesOptional bo
 	if n := len(args); media == "" && n > 0 && !release.IsReference(args[n-1]) {
 		media, releases = args[n-1], args[:n-1]
 	}
+	if err := swappedPack(s.command, f, args); err != nil {
+		return nil, "", err
+	}
 	if media == "" {
 		if media = s.env.media(); media == "" {
 			if n := len(args); n > 0 {
@@ -173,6 +182,28 @@ func (s *session) packArguments(f *packFlags, args []string, releasesOptional bo
 	return refs, s.env.expandHome(media), err
 }
 
+// swappedPack recognizes MEDIA that stands before the releases, and says how it is meant.
+func swappedPack(command string, f *packFlags, args []string) error {
+	if f.toDir != "" || len(args) < 2 || !looksLikePath(args[0]) || looksLikePath(args[len(args)-1]) {
+		return nil
+	}
+	for _, a := range args[1:] {
+		if !release.IsReference(a) {
+			return nil
+		}
+	}
+	words := append(append([]string{"pannier", "pack"}, args[1:]...), args[0])
+	return usagef(command, "MEDIA is missing: it comes last; did you mean: %s", commandLine(words...))
+}
+
+// archNamed says who named the architecture.
+func archNamed(flag string) string {
+	if flag != "" {
+		return "--arch"
+	}
+	return "ARCHITECTURE"
+}
+
 func (s *session) parseReleases(f *packFlags, texts []string, variable string) ([]release.Reference, error) {
 	arch := f.arch
 	if arch == "" {
@@ -181,7 +212,7 @@ func (s *session) parseReleases(f *packFlags, texts []string, variable string) (
 	if arch != "" {
 		normal, err := release.NormalizeArch(arch)
 		if err != nil {
-			return nil, usagef(s.command, "--arch (or ARCHITECTURE): %v", err)
+			return nil, usagef(s.command, "%s: %s", archNamed(f.arch), strings.TrimPrefix(err.Error(), release.ErrReference.Error()+": "))
 		}
 		arch = normal
 	}
@@ -205,7 +236,7 @@ func (s *session) parseReleases(f *packFlags, texts []string, variable string) (
 
 func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult, asJSON bool, failure error) error {
 	switch {
-	case failure != nil:
+	case failure != nil && (!opts.DryRun || r.Plan.Tags == nil):
 		return nil
 	case asJSON:
 		return s.printPlanJSON(r.Plan, nil)

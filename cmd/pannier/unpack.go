@@ -187,6 +187,9 @@ func (s *session) unpackOptions(f *unpackFlags, args []string) (opts apply.Unpac
 // unpackArguments tells MEDIA... from REGISTRY/REPO: the last argument is the destination
 // unless --to is given, it looks like a path, or it stands alone and exists.
 func (s *session) unpackArguments(f *unpackFlags, args []string) (*objects.Destination, []string, error) {
+	if err := swappedUnpack(s.command, f, args); err != nil {
+		return nil, nil, err
+	}
 	media := append([]string{}, f.fromDir.Value()...)
 	var dest *objects.Destination
 	var err error
@@ -194,7 +197,7 @@ func (s *session) unpackArguments(f *unpackFlags, args []string) (*objects.Desti
 	switch {
 	case f.to != "":
 		dest, err = parseDestination(s.command, "--to", f.to)
-	case last >= 0 && !looksLikePath(args[last]) && (last > 0 || len(media) > 0 || !exists(args[last])):
+	case last >= 0 && !looksLikePath(args[last]) && !isFolder(args[last]) && (last > 0 || len(media) > 0 || !exists(args[last])):
 		dest, err = parseDestination(s.command, "the last argument", args[last])
 		args = args[:last]
 	default:
@@ -212,6 +215,9 @@ func (s *session) unpackArguments(f *unpackFlags, args []string) (*objects.Desti
 		}
 	}
 	if dest == nil {
+		if last > 0 && isFolder(args[last]) {
+			return nil, nil, usagef(s.command, "REGISTRY/REPO is missing: %q is a folder, and so is taken for a drive; name the local registry and repository last, as registry.example:5000/ocp4/openshift4", args[last])
+		}
 		return nil, nil, usagef(s.command, "REGISTRY/REPO is missing: name the local registry and repository last, as registry.example:5000/ocp4/openshift4, or set LOCAL_REGISTRY and LOCAL_REPOSITORY")
 	}
 	var paths []string
@@ -221,6 +227,26 @@ func (s *session) unpackArguments(f *unpackFlags, args []string) (*objects.Desti
 		}
 	}
 	return dest, paths, nil
+}
+
+// swappedUnpack recognizes REGISTRY/REPO that stands before the drives.
+func swappedUnpack(command string, f *unpackFlags, args []string) error {
+	last := len(args) - 1
+	if f.to != "" || last < 1 || looksLikePath(args[0]) || exists(args[0]) || !looksLikePath(args[last]) && !isFolder(args[last]) {
+		return nil
+	}
+	if _, err := objects.ParseDestination(args[0]); err != nil {
+		return nil
+	}
+	words := append(append([]string{"pannier", "unpack"}, args[1:]...), args[0])
+	return usagef(command, "REGISTRY/REPO comes last; did you mean: %s", commandLine(words...))
+}
+
+// isFolder reports whether an argument names a folder that is there: then it is a drive,
+// whatever else its name could mean.
+func isFolder(arg string) bool {
+	info, err := os.Stat(arg)
+	return err == nil && info.IsDir()
 }
 
 func looksLikePath(arg string) bool { return arg != "" && strings.ContainsAny(arg[:1], "/.~") }
@@ -287,7 +313,7 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 		}
 		rows = append(rows, []string{"contacted", contact.Host, contact.Why + ", " + via})
 	}
-	if failure == nil || len(r.Contacts) > 0 {
+	if moved := r.Pushed.Blobs + r.Present.Blobs + r.Skipped.Blobs + r.Documents.Blobs; failure == nil || moved > 0 || len(r.Refused) > 0 {
 		c.say("%s", trusted(table(rows)))
 	}
 	s.sayReleases(r)
