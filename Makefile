@@ -6,6 +6,9 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 5s
 BENCH    ?= .
 RACE     ?= ./store/... ./bundle/... ./verify/... ./apply/...
+# One byte or one number after the other, or gigabytes: nothing in them runs side by side, and
+# `test` has them all.
+NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass
 PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
              darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
@@ -43,7 +46,7 @@ test: ## every test that needs nothing but Go
 	$(GO) test -timeout 20m ./...
 
 race: ## the tests that run things side by side, under the race detector (needs a C compiler)
-	CGO_ENABLED=1 $(GO) test -race -timeout 30m $(RACE)
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m -skip '$(NORACE)' $(RACE)
 
 e2e: build readers ## real registries, foreign readers, real file systems (as root on Debian; see .ci/run)
 	$(GO) test -tags e2e -count=1 -timeout 20m ./cmd/e2e $(E2EFLAGS)
