@@ -53,6 +53,11 @@ var catalogue = []struct {
 		"give it with --kubeconfig FILE and --context NAME, or set KUBECONFIG; \"oc config get-contexts\" lists what there is",
 		"safe, nothing was changed",
 	}},
+	{[]error{apply.ErrNotArrived}, advice{
+		"the release was not unpacked into this registry as a whole, or the registry lost something: garbage collection, a full disk, another repository",
+		"run \"pannier unpack MEDIA REGISTRY/REPO --check-all\": it pushes what is lacking",
+		rerunAfter,
+	}},
 	{[]error{cluster.ErrGuard}, advice{
 		"the cluster, or the registry for it, is not ready for this update: each line above names one check with what to do about it",
 		"settle those, look again with \"pannier preflight MEDIA REGISTRY/REPO\", then ask again; none of them can be switched off",
@@ -97,11 +102,6 @@ var catalogue = []struct {
 		"the API server understood and said no; its message is above",
 		"read the message; if it speaks of a field or a kind, the cluster's version is one that this program does not know",
 		rerunSame,
-	}},
-	{[]error{apply.ErrNotArrived}, advice{
-		"the release was not unpacked into this registry as a whole, or the registry lost something: garbage collection, a full disk, another repository",
-		"run \"pannier unpack MEDIA REGISTRY/REPO --check-all\": it pushes what is lacking",
-		rerunAfter,
 	}},
 	{[]error{layout.ErrGone}, advice{
 		"the drive was unplugged, or its port, cable or reader failed",
