@@ -17,6 +17,7 @@ import (
 type console struct {
 	stdout io.Writer
 	color  bool // messages may be coloured
+	width  int  // of the terminal that messages go to; 0 if they go elsewhere
 	events bool // stderr is a stream of JSON, one event a line
 
 	mu     sync.Mutex
@@ -54,23 +55,61 @@ func (c *console) warn(format string, args ...any) {
 	if !c.events {
 		text = c.mark("warning:") + " " + text
 	}
-	c.message("warning", text)
+	c.message("warning", c.fold(text))
 }
 
 func (c *console) message(level, text string) {
 	if c.events {
-		line, err := json.Marshal(map[string]string{"event": "message", "level": level, "text": text})
-		if err == nil {
-			c.Write(append(line, '\n'))
-		}
+		c.event(map[string]string{"event": "message", "level": level, "text": text})
 		return
 	}
 	c.Write([]byte(text + "\n"))
 }
 
+// event prints one JSON document as a line of stderr.
+func (c *console) event(doc any) {
+	if line, err := json.Marshal(doc); err == nil {
+		c.Write(append(line, '\n'))
+	}
+}
+
+// prose prints a message of whole sentences, wrapped where there is a terminal.
+func (c *console) prose(format string, args ...any) {
+	c.message("info", c.fold(fmt.Sprintf(format, clean(args)...)))
+}
+
+// fold wraps lines that are longer than the terminal is wide; what continues a line is
+// indented a little more than that line is.
+func (c *console) fold(text string) string {
+	if c.width == 0 || c.events {
+		return text
+	}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if utf8.RuneCountInString(line) <= c.width {
+			continue
+		}
+		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
+		rest := indent
+		if indent != "" || strings.Contains(line, "error:") || strings.Contains(line, "warning:") {
+			rest += "  "
+		}
+		lines[i] = strings.TrimSuffix(fill(line, indent, rest, c.width), "\n")
+	}
+	return strings.Join(lines, "\n")
+}
+
 // fail prints an error with its advice to stderr.
 func (c *console) fail(err error) {
-	c.message("error", strings.TrimSuffix(explain(err, c.mark), "\n"))
+	c.message("error", c.fold(strings.TrimSuffix(explain(err, c.mark), "\n")))
+}
+
+// home moves the cursor of a terminal to the beginning of its line.
+func (c *console) home() string {
+	if c.width == 0 || c.events {
+		return ""
+	}
+	return "\r"
 }
 
 // print prints text to stdout. Text of the arguments is made printable.

@@ -73,12 +73,62 @@ func TestMeter(t *testing.T) {
 		m.update(bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 30, Reused: 256 << 20, Done: i * 8 << 20, Blobs: 1, TotalBlobs: 10})
 		m.tick(start.Add(time.Duration(i) * time.Second))
 	}
-	if got := m.figures(); got != "416.0 MiB of 1.0 GiB (40%), 1 of 10 blobs, 8.0 MiB/s, 1m16s left" {
+	if got := m.figures(); got != "40%, 1m16s left, 416.0 MiB of 1.0 GiB, 8.0 MiB/s, 1 of 10 blobs" {
 		t.Error(got)
 	}
 	m.update(bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 30, Reused: 256 << 20, Done: 8 << 20})
 	if m.position() != 416<<20 {
 		t.Error("an event that came late turned the clock back")
+	}
+}
+
+// A wait stands in place of rate and time, until something moves, or it must be over; an
+// ended phase waits for nothing.
+func TestMeterWaits(t *testing.T) {
+	start := time.Unix(0, 0)
+	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+	moved := func(done int64) bundle.Event {
+		return bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 20, Done: done}
+	}
+	m := newMeter(moved(0), start)
+	m.update(moved(256 << 10))
+	m.tick(at(1))
+	m.waits("quay.io: HTTP 503, again in 5s", at(1), 5*time.Second)
+	m.update(moved(256 << 10))
+	m.tick(at(3))
+	if got := m.figures(); got != "25%, waiting: quay.io: HTTP 503, again in 5s, 256.0 KiB of 1.0 MiB" {
+		t.Error(got)
+	}
+	m.update(moved(512 << 10))
+	if got := m.figures(); strings.Contains(got, "waiting") || !strings.Contains(got, "left") {
+		t.Error(got)
+	}
+	m.waits("quay.io: HTTP 503", at(4), time.Second)
+	m.tick(at(10))
+	if got := m.figures(); strings.Contains(got, "waiting") {
+		t.Error(got)
+	}
+	m.waits("quay.io: HTTP 503", at(11), time.Second)
+	m.end(at(12), false)
+	if got := m.figures(); got != "stopped at 50%, 512.0 KiB of 1.0 MiB" {
+		t.Error(got)
+	}
+	m.update(moved(1 << 20))
+	m.end(at(12), false)
+	if got := m.figures(); got != "done, 1.0 MiB in 12s" {
+		t.Error(got)
+	}
+}
+
+func TestFold(t *testing.T) {
+	c := &console{width: 40}
+	got := c.fold("short\n  what to do:   check the name and the port, and whether a proxy stands between\n" + strings.Repeat("x", 60))
+	want := "short\n  what to do: check the name and the\n    port, and whether a proxy stands\n    between\n" + strings.Repeat("x", 60)
+	if got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
+	}
+	if c.width = 0; c.fold(got) != got {
+		t.Error("where there is no terminal, lines are left alone")
 	}
 }
 
@@ -108,19 +158,23 @@ func TestProgressViews(t *testing.T) {
 		}
 		events = append(events, e)
 	}
-	last := events[len(events)-3]
-	if last.Event != "end" || last.Phase != bundle.PhaseDownload || last.Done != 600 || last.Total != 1000 {
+	// A phase ends where the next one begins.
+	last := events[len(events)-4]
+	if last.Event != "end" || last.Phase != bundle.PhaseDownload || last.Done != 600 || last.Total != 1000 || last.Wait != "" {
 		t.Errorf("the last event of the download is %+v", last)
+	}
+	if next := events[len(events)-3]; next.Event != "begin" || next.Phase != bundle.PhaseFlush {
+		t.Errorf("behind it comes %+v", next)
 	}
 
 	text = drive(progressPlain)
-	for _, want := range []string{"download: 0 B of 1000 B (0%)", "warning: something", "flush: begins", "over"} {
+	for _, want := range []string{"download: 0%, 0 B of 1000 B", "warning: something", "download: done, 600 B in", "flush: begins", "over"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("plain: %q is missing in\n%s", want, text)
 		}
 	}
 	text = drive(progressTTY)
-	for _, want := range []string{"600 B of 1000 B (60%)", "warning: something", "over"} {
+	for _, want := range []string{"download", "done, 600 B in", "warning: something", "over"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("tty: %q is missing in\n%q", want, text)
 		}

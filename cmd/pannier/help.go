@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -57,18 +58,23 @@ func placeholder(usage string) (value, text string) {
 	return value, before + value + after
 }
 
-func wrap(text, indent string) string {
+func wrap(text, indent string) string { return fill(text, indent, indent, helpWidth) }
+
+// fill sets text in lines of at most width letters, the first behind one indent and the rest
+// behind another. A word that is longer stands alone, uncut: it can be copied.
+func fill(text, first, rest string, width int) string {
 	var b strings.Builder
-	line := indent
+	line, empty := first, true
 	for _, word := range strings.Fields(text) {
-		if len(line)+1+len(word) > helpWidth && line != indent {
+		if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
 			b.WriteString(line + "\n")
-			line = indent
+			line, empty = rest, true
 		}
-		if line != indent {
+		if !empty {
 			line += " "
 		}
 		line += word
+		empty = false
 	}
 	b.WriteString(line + "\n")
 	return b.String()

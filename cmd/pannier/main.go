@@ -9,9 +9,12 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -35,14 +38,17 @@ type session struct {
 	progress *progress
 	mode     string // how progress is shown, once that is known
 	quit     func(code int)
+	// result is what pack and unpack did, for the last event of --progress json.
+	result map[string]any
 }
 
 // run is the program: it returns the exit code.
 func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &console{
 		stdout: stdout, stderr: stderr,
-		color: env("NO_COLOR") == "" && isTerminal(stderr, env),
+		width: terminalWidth(stderr, env),
 	}
+	c.color = env("NO_COLOR") == "" && c.width > 0
 	s := &session{argv: argv, env: env, stdin: stdin, console: c, log: slog.New(slog.DiscardHandler), quit: os.Exit}
 
 	ctx, over := onSignals(ctx, c, func(code int) { s.quit(code) })
@@ -53,6 +59,14 @@ func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdou
 	if errors.As(err, &usage) && usage.command == "" {
 		usage.command = s.command
 	}
+	code := s.conclude(ctx, err)
+	s.sayResult(code)
+	return code
+}
+
+// conclude prints what went wrong, if anything did, and returns the exit code.
+func (s *session) conclude(ctx context.Context, err error) int {
+	c := s.console
 	if err == nil {
 		return exitDone
 	}
@@ -63,13 +77,38 @@ func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdou
 		err = interruption(err)
 	}
 	var coded *codedError
-	if !errors.As(err, &coded) || coded.text != "" {
+	switch {
+	case interrupted:
+		if rest := besides(err, errInterrupted); rest != nil {
+			c.fail(rest)
+		}
+		c.say("interrupted; the state is saved")
+		c.say("to continue: %s", trusted(printable(s.typed())))
+	case !errors.As(err, &coded) || coded.text != "":
 		c.fail(err)
 	}
-	if interrupted {
-		c.say("to continue:\n  %s", trusted(printable(s.typed())))
-	}
 	return exitCode(err)
+}
+
+// sayResult ends a stream of events with what came of it.
+func (s *session) sayResult(code int) {
+	if !s.console.events {
+		return
+	}
+	doc := map[string]any{"event": "result", "time": time.Now().UTC().Format(time.RFC3339), "command": s.command, "exitCode": code}
+	maps.Copy(doc, s.result)
+	s.console.event(doc)
+}
+
+// besides returns the errors joined in err without one of them; nil if there are no others.
+func besides(err, without error) error {
+	var out []error
+	for _, e := range leaves(err) {
+		if !errors.Is(e, without) {
+			out = append(out, e)
+		}
+	}
+	return errors.Join(out...)
 }
 
 // interruption returns errInterrupted joined with those parts of err that are not just the
@@ -84,9 +123,31 @@ func interruption(err error) error {
 	return errors.Join(out...)
 }
 
-// typed is the command line as it was typed.
+// typed is the command line as it was typed, but for the secrets of addresses: it may be
+// logged, or read over a shoulder.
 func (s *session) typed() string {
-	return commandLine(append([]string{programName(s.argv[0])}, s.argv[1:]...)...)
+	words := []string{programName(s.argv[0])}
+	for _, w := range s.argv[1:] {
+		words = append(words, redact(w))
+	}
+	return commandLine(words...)
+}
+
+var (
+	addressUser  = regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://[^\s/?#:@]*)(:[^\s/?#@]*)?@`)
+	addressQuery = regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://[^\s?#]*)[?#].*`)
+)
+
+// redact replaces the password and the query of addresses in a word by stars.
+func redact(word string) string {
+	word = addressUser.ReplaceAllStringFunc(word, func(s string) string {
+		m := addressUser.FindStringSubmatch(s)
+		if m[2] == "" {
+			return strings.SplitAfter(m[1], "://")[0] + "***@" // a user alone may be a token
+		}
+		return m[1] + ":***@"
+	})
+	return addressQuery.ReplaceAllString(word, "${1}?***")
 }
 
 func (s *session) run(ctx context.Context) error {

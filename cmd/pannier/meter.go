@@ -15,6 +15,10 @@ type meter struct {
 	sampled time.Time // when rate was last brought up to date
 	done    int64     // bytes moved at that time
 	rate    float64   // bytes a second, smoothed over about ten seconds
+
+	waitEnd  time.Time // when a wait that is shown is over
+	ended    time.Time // zero while the phase goes on
+	complete bool      // it came to its end
 }
 
 func newMeter(e bundle.Event, now time.Time) *meter {
@@ -24,6 +28,12 @@ func newMeter(e bundle.Event, now time.Time) *meter {
 // update takes in an event. Events of several goroutines may come out of order; figures are
 // totals, so that an older one is told by the smaller one.
 func (m *meter) update(e bundle.Event) {
+	if !m.ended.IsZero() {
+		e.Item, e.Wait = "", ""
+	}
+	if e.Done+e.Reused <= m.position() && e.Wait == "" {
+		e.Wait = m.last.Wait // nothing has moved
+	}
 	if e.Total == m.last.Total {
 		if e.Done+e.Reused < m.last.Done+m.last.Reused {
 			e.Done, e.Reused = m.last.Done, m.last.Reused
@@ -35,6 +45,9 @@ func (m *meter) update(e bundle.Event) {
 
 // tick brings the rate up to date.
 func (m *meter) tick(now time.Time) {
+	if m.last.Wait != "" && now.After(m.waitEnd) {
+		m.last.Wait = ""
+	}
 	passed := now.Sub(m.sampled).Seconds()
 	if passed < 0.5 {
 		return
@@ -71,29 +84,77 @@ func (m *meter) percent() int {
 	return int(100 * float64(m.position()) / float64(m.last.Total))
 }
 
-// figures renders the state in words: "1.2 GiB of 16.0 GiB (7%), 45.3 MiB/s, 5m12s left".
-func (m *meter) figures() string {
-	var parts []string
+// waits notes what the phase waits for, for about so long; it is forgotten as soon as
+// something moves, or when that time is well over.
+func (m *meter) waits(what string, now time.Time, d time.Duration) {
+	m.last.Wait, m.waitEnd = what, now.Add(d+2*time.Second)
+}
+
+// end closes the phase. followed says that another one has begun, so that it came to its end.
+func (m *meter) end(now time.Time, followed bool) {
 	e := m.last
-	switch {
-	case e.Total > 0:
-		parts = append(parts, fmt.Sprintf("%s of %s (%d%%)", bytesText(m.position()), bytesText(e.Total), m.percent()))
-	case e.Done > 0:
-		parts = append(parts, bytesText(e.Done))
+	m.ended, m.last.Item, m.last.Wait = now, "", ""
+	m.complete = followed || e.Total > 0 && m.position() >= e.Total ||
+		e.Total == 0 && e.TotalBlobs > 0 && e.Blobs >= e.TotalBlobs
+}
+
+// figures renders the state in words, what matters most first:
+// "7%, 5m12s left, 1.2 GiB of 16.0 GiB, 45.3 MiB/s, 12 of 700 blobs".
+func (m *meter) figures() string {
+	if !m.ended.IsZero() {
+		return m.ending()
 	}
-	if e.TotalBlobs > 0 {
-		parts = append(parts, fmt.Sprintf("%d of %d blobs", e.Blobs, e.TotalBlobs))
-	}
-	if m.rate >= 1 {
-		parts = append(parts, bytesText(int64(m.rate))+"/s")
-	}
-	if left, ok := m.left(); ok {
-		parts = append(parts, left.String()+" left")
+	var parts []string
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	e := m.last
+	if e.Total > 0 {
+		add("%d%%", m.percent())
 	}
 	if e.Wait != "" {
-		parts = append(parts, "waiting: "+printable(e.Wait))
-	} else if e.Item != "" {
-		parts = append(parts, printable(e.Item))
+		add("waiting: %s", printable(e.Wait))
+	} else if left, ok := m.left(); ok {
+		add("%s left", left)
+	}
+	switch {
+	case e.Total > 0:
+		add("%s of %s", bytesText(m.position()), bytesText(e.Total))
+	case e.Done > 0:
+		add("%s", bytesText(e.Done))
+	}
+	if m.rate >= 1 && e.Wait == "" {
+		add("%s/s", bytesText(int64(m.rate)))
+	}
+	if e.TotalBlobs > 0 {
+		add("%d of %d blobs", e.Blobs, e.TotalBlobs)
+	}
+	if e.Item != "" && e.Wait == "" {
+		add("%s", printable(e.Item))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// ending renders how a phase ended: "done, 12.5 MiB in 3s".
+func (m *meter) ending() string {
+	e := m.last
+	if !m.complete {
+		if e.Total > 0 {
+			return fmt.Sprintf("stopped at %d%%, %s of %s", m.percent(), bytesText(m.position()), bytesText(e.Total))
+		}
+		return "ended"
+	}
+	took := m.ended.Sub(m.started)
+	if took >= 10*time.Second {
+		took = took.Round(time.Second)
+	} else {
+		took = took.Round(100 * time.Millisecond)
+	}
+	switch {
+	case e.Done > 0 && e.Reused > 0:
+		return fmt.Sprintf("done, %s in %s, %s were there", bytesText(e.Done), took, bytesText(e.Reused))
+	case e.Done > 0:
+		return fmt.Sprintf("done, %s in %s", bytesText(e.Done), took)
+	case e.Reused > 0:
+		return fmt.Sprintf("done, %s were there", bytesText(e.Reused))
+	}
+	return fmt.Sprintf("done in %s", took)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"pannier/apply"
 	"pannier/bundle"
 	"pannier/bundle/objects"
 )
@@ -150,4 +151,32 @@ func signatureText(v bundle.SignatureVerdict) string {
 		text += "; " + strings.Join(v.Notes, "; ")
 	}
 	return text
+}
+
+// packResult is what the last event of a stream says of a pack.
+func packResult(r *bundle.PackResult) map[string]any {
+	releases := []map[string]any{}
+	for _, rel := range r.Releases {
+		releases = append(releases, map[string]any{
+			"release": rel.Tag, "digest": rel.Digest, "images": rel.Images, "signature": rel.Signature.Status, "kept": rel.Kept,
+		})
+	}
+	return map[string]any{
+		"sealed": r.Sealed, "unchanged": r.Unchanged, "bundleID": r.BundleID, "blobs": r.Blobs, "bytes": r.Bytes,
+		"fetched": r.Moved, "resumed": r.Resumed, "releases": releases,
+	}
+}
+
+// unpackResult is the same of an unpack.
+func unpackResult(r *apply.UnpackResult) map[string]any {
+	releases := []map[string]any{}
+	for _, rel := range r.Releases {
+		releases = append(releases, map[string]any{
+			"release": rel.Tag, "digest": rel.Digest, "image": rel.Image, "complete": rel.Complete, "signature": rel.Signature.Status,
+		})
+	}
+	return map[string]any{
+		"pushed": r.Pushed, "present": r.Present, "skipped": r.Skipped, "documents": r.Documents,
+		"refused": len(r.Refused), "objects": len(r.Objects), "releases": releases,
+	}
 }

@@ -110,6 +110,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 	if result == nil {
 		return err
 	}
+	s.result = packResult(result)
 	s.warnAll(result.Warnings[min(warned, len(result.Warnings)):])
 	if printErr := s.printPack(f, opts, result, asJSON, err); err == nil {
 		err = printErr

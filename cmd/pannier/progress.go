@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"sync"
 	"time"
@@ -30,13 +29,19 @@ const plainEvery = 30 * time.Second
 
 // isTerminal reports whether w is a terminal that can draw bars. Serial consoles and some
 // containers have terminals that know no width: those get lines.
-func isTerminal(w io.Writer, env environ) bool {
+func isTerminal(w io.Writer, env environ) bool { return terminalWidth(w, env) > 0 }
+
+// terminalWidth is the width of such a terminal; 0 if w is none.
+func terminalWidth(w io.Writer, env environ) int {
 	t := cupwriter.New(w, false)
 	if env("TERM") == "dumb" || !t.IsTerminal() {
-		return false
+		return 0
 	}
 	width, _, err := t.GetTermSize()
-	return err == nil && width >= 40
+	if err != nil || width < 40 {
+		return 0
+	}
+	return width
 }
 
 // view shows the phases of a command. Its methods are called one at a time.
@@ -45,7 +50,7 @@ type view interface {
 	begin(m *meter)
 	// show is called several times a second while there is news.
 	show(m *meter, now time.Time)
-	// end is called once for each phase, when the command is over.
+	// end is called once for each phase, when the next one begins or the command is over.
 	end(m *meter, now time.Time)
 	close()
 }
@@ -60,9 +65,7 @@ type progress struct {
 
 	mu      sync.Mutex
 	phases  map[string]*meter
-	order   []*meter
-	current *meter
-	fresh   bool // there are events that were not shown
+	current *meter // the phase that goes on
 }
 
 // startProgress begins to show progress in the given mode; quiet gives nil.
@@ -96,16 +99,18 @@ func (p *progress) event(e bundle.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	m, known := p.phases[e.Phase]
-	if !known {
-		m = newMeter(e, time.Now())
-		p.phases[e.Phase] = m
-		p.order = append(p.order, m)
-		p.current = m
-		p.view.begin(m)
+	if known {
+		m.update(e) // also late ones, of a phase that has ended
 		return
 	}
-	m.update(e)
-	p.current, p.fresh = m, true
+	now := time.Now()
+	if p.current != nil {
+		p.current.end(now, true)
+		p.view.end(p.current, now)
+	}
+	m = newMeter(e, now)
+	p.phases[e.Phase], p.current = m, m
+	p.view.begin(m)
 }
 
 func (p *progress) loop() {
@@ -121,7 +126,6 @@ func (p *progress) loop() {
 			if p.current != nil {
 				p.current.tick(now)
 				p.view.show(p.current, now)
-				p.fresh = false
 			}
 			p.mu.Unlock()
 		}
@@ -139,9 +143,10 @@ func (p *progress) close() {
 	p.done.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
-	for _, m := range p.order {
-		p.view.end(m, now)
+	if p.current != nil {
+		now := time.Now()
+		p.current.end(now, false)
+		p.view.end(p.current, now)
 	}
 	p.view.close()
 }
@@ -169,8 +174,11 @@ func (v *plainView) show(m *meter, now time.Time) {
 	v.console.say("%s: %s", m.last.Phase, trusted(orWord(m.figures(), "still at it")))
 }
 
-func (v *plainView) end(*meter, time.Time) {}
-func (v *plainView) close()                {}
+func (v *plainView) end(m *meter, _ time.Time) {
+	v.waiting = ""
+	v.console.say("%s: %s", m.last.Phase, trusted(m.figures()))
+}
+func (v *plainView) close() {}
 
 func orWord(s, word string) string {
 	if s == "" {
@@ -207,14 +215,15 @@ func (v *eventView) print(event string, m *meter, now time.Time) {
 	doc := progressEvent{
 		Event: event, Time: now.UTC().Format(time.RFC3339), Phase: e.Phase, Item: printable(e.Item),
 		Done: e.Done, Reused: e.Reused, Total: e.Total, Blobs: e.Blobs, TotalBlobs: e.TotalBlobs,
-		Rate: int64(m.rate), Wait: printable(e.Wait),
+		Wait: printable(e.Wait),
 	}
-	if left, ok := m.left(); ok {
-		doc.Left = left.Seconds()
+	if e.Wait == "" { // nobody knows how long that takes
+		doc.Rate = int64(m.rate)
+		if left, ok := m.left(); ok {
+			doc.Left = left.Seconds()
+		}
 	}
-	if line, err := json.Marshal(doc); err == nil {
-		v.console.Write(append(line, '\n'))
-	}
+	v.console.event(doc)
 }
 
 func (v *eventView) begin(m *meter) { v.printed = m.started; v.print("begin", m, m.started) }
@@ -233,6 +242,7 @@ func (v *eventView) close()                      {}
 type barView struct {
 	console *console
 	bars    *mpb.Progress
+	width   int // of a bar
 	drawn   map[*meter]*drawnBar
 }
 
@@ -249,7 +259,11 @@ func newBars(c *console) *barView {
 	c.mu.Unlock()
 	bars := mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond), mpb.WithAutoRefresh())
 	c.draw(bars)
-	return &barView{console: c, bars: bars, drawn: map[*meter]*drawnBar{}}
+	width := 30
+	if c.width < 120 { // the figures say more than the bar does
+		width = 14
+	}
+	return &barView{console: c, bars: bars, width: width, drawn: map[*meter]*drawnBar{}}
 }
 
 func (v *barView) begin(m *meter) {
@@ -259,7 +273,7 @@ func (v *barView) begin(m *meter) {
 		style = mpb.NopStyle() // a phase without bytes has nothing to fill
 	}
 	b.bar = v.bars.New(m.last.Total, style,
-		mpb.BarWidth(30),
+		mpb.BarWidth(v.width),
 		mpb.PrependDecorators(decor.Name(m.last.Phase, decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
 			b.mu.Lock()
@@ -280,7 +294,6 @@ func (v *barView) show(m *meter, _ time.Time) {
 }
 
 func (v *barView) end(m *meter, now time.Time) {
-	m.last.Item, m.last.Wait = "", ""
 	v.show(m, now)
 	// A phase that was cut short keeps its bar as far as it came.
 	v.drawn[m].bar.Abort(false)
@@ -300,6 +313,6 @@ func (p *progress) waiting(host, why string, d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.current != nil {
-		p.current.last.Wait = host + ": " + why + ", again in " + d.Round(time.Second).String()
+		p.current.waits(host+": "+why+", again in "+max(time.Second, d.Round(time.Second)).String(), time.Now(), d)
 	}
 }

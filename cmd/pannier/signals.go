@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // onSignals returns a context that the first Ctrl-C, or SIGTERM, ends with errInterrupted as
@@ -26,6 +27,7 @@ func onSignals(ctx context.Context, c *console, quit func(code int)) (context.Co
 				return
 			case <-signals:
 				if !first {
+					sayAndGo(c, "interrupted again: ended at once; the same command continues all the same")
 					quit(exitInterrupted)
 					return
 				}
@@ -33,7 +35,8 @@ func onSignals(ctx context.Context, c *console, quit func(code int)) (context.Co
 				cancel(errInterrupted)
 				// Only now: a terminal that takes no more output must not keep the state
 				// from being saved.
-				c.say("interrupted: saving the state; once more ends at once")
+				// What the terminal shows of Ctrl-C, "^C", is written over.
+				c.say("%s", trusted(c.home()+"interrupted: saving the state; once more ends at once"))
 			}
 		}
 	}()
@@ -41,6 +44,19 @@ func onSignals(ctx context.Context, c *console, quit func(code int)) (context.Co
 		signal.Stop(signals)
 		close(over)
 		cancel(nil)
+	}
+}
+
+// sayAndGo prints a message, and waits for a terminal that takes no more output only shortly.
+func sayAndGo(c *console, text string) {
+	said := make(chan struct{})
+	go func() {
+		c.say("%s", trusted(c.home()+text))
+		close(said)
+	}()
+	select {
+	case <-said:
+	case <-time.After(300 * time.Millisecond):
 	}
 }
 

@@ -52,7 +52,7 @@ func TestSecondInterruptEndsAtOnce(t *testing.T) {
 		t.Fatal("the second interrupt did not end the program")
 	}
 	over()
-	if !strings.Contains(errs.String(), "saving the state") {
+	if got := strings.Split(errs.String(), "\n"); len(got) != 3 || !strings.Contains(got[0], "saving the state") || !strings.Contains(got[1], "interrupted again") {
 		t.Errorf("%q", errs.String())
 	}
 }
@@ -67,6 +67,23 @@ func TestCommandLine(t *testing.T) {
 	} {
 		if got := programName(arg0); got != want {
 			t.Errorf("%s: %s, want %s", arg0, got, want)
+		}
+	}
+}
+
+func TestRedact(t *testing.T) {
+	for word, want := range map[string]string{
+		"--signature-store=http://u:secret@host/a": "--signature-store=http://u:***@host/a",
+		"http://token@host/":                       "http://***@host/",
+		"https://host/sigs?token=abc&x=y#z":        "https://host/sigs?***",
+		"HTTPS://u:p%40@host:8443/a?q":             "HTTPS://u:***@host:8443/a?***",
+		"quay.io/a/b@sha256:0123":                  "quay.io/a/b@sha256:0123",
+		"docker://quay.io/a/b@sha256:0123":         "docker://quay.io/a/b@sha256:0123",
+		"quay.io=proxy.example:5000/quay":          "quay.io=proxy.example:5000/quay",
+		"/media/usb/what?":                         "/media/usb/what?",
+	} {
+		if got := redact(word); got != want {
+			t.Errorf("%s: %s, want %s", word, got, want)
 		}
 	}
 }

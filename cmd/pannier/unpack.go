@@ -131,6 +131,7 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 	if result == nil {
 		return err
 	}
+	s.result = unpackResult(result)
 	if !said {
 		s.sayLeftOut(opts, result, selectedBy)
 	}
