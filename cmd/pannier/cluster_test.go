@@ -52,7 +52,13 @@ type yard struct {
 	stop    func() // the operators: two plays on one cluster would never end
 }
 
-var sharedPlane = sync.OnceValues(func() (*clustertest.Plane, error) { return clustertest.Launch(clustertest.Options{}) })
+var sharedPlane = sync.OnceValues(func() (*clustertest.Plane, error) {
+	p, err := clustertest.Launch(clustertest.Options{})
+	if err == nil {
+		atEnd = append(atEnd, p.Close)
+	}
+	return p, err
+})
 
 // newYard starts from nothing; change may alter the cluster before the operators begin.
 func newYard(t *testing.T, change func(*clustertest.Site)) *yard {

@@ -31,7 +31,21 @@ import (
 // registries inside the test's process.
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"pannier": main})
+	testscript.Main(suite{m}, map[string]func(){"pannier": main})
+}
+
+// atEnd is called when all tests are over: for what several share.
+var atEnd []func()
+
+type suite struct{ *testing.M }
+
+func (s suite) Run() int {
+	defer func() {
+		for _, end := range atEnd {
+			end()
+		}
+	}()
+	return s.M.Run()
 }
 
 func TestScripts(t *testing.T) {
