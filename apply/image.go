@@ -98,8 +98,13 @@ func (v verified) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 func (u *unpacker) selectImages() {
 	seen := map[string]bool{}
 	add := func(img store.Image) {
-		if !seen[img.Tag] {
-			seen[img.Tag] = true
+		name := img.Tag
+		if img.Kind == store.KindAdditional {
+			// Drives may name different images so: that is found when it is known where each goes.
+			name += "@" + img.Descriptor.Digest.String()
+		}
+		if !seen[name] {
+			seen[name] = true
 			u.images = append(u.images, &image{record: img, present: map[digest.Digest]bool{}})
 		}
 	}
@@ -189,7 +194,10 @@ func (u *unpacker) target(img *image) error {
 	if img.record.Kind == store.KindAdditional {
 		ref, err := release.ParseImageReference(img.record.Tag)
 		if err != nil {
-			return err
+			return fmt.Errorf("additional image: %w: %w", bundle.ErrDamaged, err)
+		}
+		if ref.Digest != "" && ref.Digest != img.record.Descriptor.Digest {
+			return fmt.Errorf("additional image %s: %w: the drive has %s under that name", img.record.Tag, bundle.ErrDamaged, img.record.Descriptor.Digest)
 		}
 		img.tag = ref.Tag
 		name = additionalRepository(u.opts.Destination.Registry, u.opts.Prefix, ref)

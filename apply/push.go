@@ -98,9 +98,34 @@ func (u *unpacker) push(ctx context.Context) error {
 	if err := u.pushTags(ctx, func(img *image) bool { return img.record.Kind != store.KindRelease }); err != nil {
 		return err
 	}
-	return u.pushTags(ctx, func(img *image) bool {
-		return img.record.Kind == store.KindRelease && u.complete(img.record.Release)
-	})
+	done := func(img *image) bool { return img.record.Kind == store.KindRelease && u.complete(img.record.Release) }
+	if err := u.pushTags(ctx, done); err != nil {
+		return err
+	}
+	return u.lookAgain(ctx, done)
+}
+
+// lookAgain reads the images named back from the registry, as a node will. Something that
+// takes all that it is given, and keeps nothing, is found here and not on the day of the
+// update.
+func (u *unpacker) lookAgain(ctx context.Context, which func(*image) bool) error {
+	for _, img := range u.images {
+		if !which(img) {
+			continue
+		}
+		d := img.record.Descriptor.Digest
+		_, _, err := img.repo.Manifest(ctx, d.String())
+		switch {
+		case isAbsent(err):
+			err = fmt.Errorf("%w: it took %s, and does not give it back: %v", ErrNotArrived, d, err)
+		case errors.Is(err, content.ErrDigest):
+			err = fmt.Errorf("%w: it took %s, and gives something else back: %w", ErrNotArrived, d, err)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: image %s: %w", img.repo.Name(), img.record.Tag, err)
+		}
+	}
+	return nil
 }
 
 // pushBlobs reads every wanted blob once: pushed while it is hashed, or only hashed where the

@@ -4,10 +4,11 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"pannier/bundle/release"
-	"pannier/store"
 	"slices"
 	"strings"
+
+	"pannier/bundle/release"
+	"pannier/store"
 )
 
 // resolveAdditional plans an image that was asked for beside releases.
@@ -32,7 +33,7 @@ func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) e
 			}
 			ref.Digest = desc.Digest
 		}
-		if ref.Digest == d && p.trusted && !p.opts.Refresh {
+		if ref.Digest == d && p.trusted && !p.opts.Refresh && p.broken[tag] == nil {
 			p.kept[tag] = true
 			return nil
 		}
@@ -47,17 +48,16 @@ func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) e
 	return p.collect(ctx, &rooted{Fetcher: repo, root: desc, raw: raw}, repo, img)
 }
 
-// conflicts refuses additional images that would have one name at the destination, where each
-// goes to the path that it has at its source.
+// conflicts refuses images that would have one name at the destination, where each additional
+// one goes to the path that it has at its source, and all others, if the destination is known,
+// to its repository.
 func (p *packer) conflicts() error {
 	taken := map[string]store.Image{}
 	check := func(img store.Image) error {
-		ref, err := release.ParseImageReference(img.Tag)
-		if img.Kind != store.KindAdditional || err != nil || ref.Tag == "" {
+		name := p.nameAtDestination(img)
+		if name == "" {
 			return nil
 		}
-		_, path, _ := strings.Cut(ref.Repository, "/")
-		name := path + ":" + ref.Tag
 		if other, ok := taken[name]; ok && other.Descriptor.Digest != img.Descriptor.Digest {
 			return fmt.Errorf("%w: %s and %s are different images and would both be %s at the destination", ErrConflict, other.Tag, img.Tag, name)
 		}
@@ -81,4 +81,26 @@ func (p *packer) conflicts() error {
 		}
 	}
 	return nil
+}
+
+// nameAtDestination is the path and tag that an image will have at the destination; "" if it
+// has none, or if that is not known.
+func (p *packer) nameAtDestination(img store.Image) string {
+	switch {
+	case img.Kind == store.KindDocuments:
+		return ""
+	case img.Kind == store.KindAdditional:
+		ref, err := release.ParseImageReference(img.Tag)
+		if err != nil || ref.Tag == "" {
+			return ""
+		}
+		_, path, _ := strings.Cut(ref.Repository, "/")
+		if prefix := strings.Trim(p.opts.Prefix, "/"); prefix != "" {
+			path = prefix + "/" + path
+		}
+		return path + ":" + ref.Tag
+	case p.opts.Destination == nil:
+		return ""
+	}
+	return p.opts.Destination.Repository + ":" + img.Tag
 }

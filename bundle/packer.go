@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -30,7 +32,8 @@ type packer struct {
 	// blobs are trusted, by record and size, only if a valid seal covers them.
 	base    *Contents
 	trusted bool
-	kept    map[string]bool // tags of base that were asked for and need nothing
+	kept    map[string]bool  // tags of base that were asked for and need nothing
+	broken  map[string]error // tags of base whose manifests cannot be read, and why
 
 	mu       sync.Mutex // guards what follows while the plan is made
 	items    map[digest.Digest]*item
@@ -91,7 +94,7 @@ func newPacker(opts PackOptions) (*packer, error) {
 	}
 	return &packer{
 		opts: opts, log: opts.Logger,
-		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{}, kept: map[string]bool{},
+		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{}, kept: map[string]bool{}, broken: map[string]error{},
 	}, nil
 }
 
@@ -134,8 +137,7 @@ func (p *packer) open(ctx context.Context) error {
 // names is kept, but every byte of it is hashed again.
 func (p *packer) takeBase(ctx context.Context) error {
 	if p.have.Seal != nil {
-		p.base, p.trusted = p.have.Contents, !p.opts.Verify
-		return nil
+		return p.takeSealed(ctx)
 	}
 	if p.have.Index == nil {
 		return nil
@@ -156,6 +158,48 @@ func (p *packer) takeBase(ctx context.Context) error {
 	}
 	p.base = base
 	return nil
+}
+
+// takeSealed takes what the seal covers, if manifest index and seal say of it what the layout
+// says: what another program has sealed otherwise is not sealed a second time as it is.
+func (p *packer) takeSealed(ctx context.Context) error {
+	p.trusted = !p.opts.Verify
+	walked := p.have.Contents // where the index cannot be used
+	if p.have.IndexProblem == nil {
+		var err error
+		if walked, err = ContentsFromLayout(ctx, p.have.Layout, p.have.Index); err != nil {
+			return err
+		}
+	}
+	for _, b := range walked.Broken() {
+		for _, img := range p.have.Contents.Images {
+			if img.Tag == b.Image || img.Descriptor.Digest == b.Descriptor.Digest {
+				p.broken[img.Tag] = b.Err
+			}
+		}
+	}
+	if len(walked.Broken()) == 0 {
+		for _, wrong := range p.have.Seal.Differences(p.have.Index, walked) {
+			p.have.SealProblems = append(p.have.SealProblems, FileProblem{p.have.SealPath(), fmt.Errorf("%w: %s", ErrDamaged, wrong)})
+		}
+		if wrong := p.have.Contents.Differences(walked); len(wrong) > 0 {
+			p.have.IndexProblem = fmt.Errorf("%w: %s", store.ErrCorrupt, wrong[0])
+			p.have.Contents = walked
+			p.warn("the index on the drive says otherwise than the layout (%s); it is made again", wrong[0])
+		}
+	}
+	p.base = p.have.Contents
+	return nil
+}
+
+// tellBroken warns of images on the drive that cannot be read and that this run leaves as they
+// are, since nobody asked for them.
+func (p *packer) tellBroken() {
+	for _, tag := range slices.Sorted(maps.Keys(p.broken)) {
+		if !p.replaced[tag] {
+			p.warn("%s on the drive cannot be read (%v) and is not asked for now: pack its release again", tag, p.broken[tag])
+		}
+	}
 }
 
 // distrust plans to hash, and if need be to fetch again, what no valid seal covers.

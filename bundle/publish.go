@@ -153,7 +153,12 @@ func (p *packer) settle() error {
 			return nil
 		}
 		n := len(r.Images)
-		r.Images = slices.DeleteFunc(r.Images, func(t string) bool { return p.replaced[t] })
+		r.Images = slices.DeleteFunc(r.Images, func(t string) bool {
+			// What an image needs that was planned in this run is planned too; an unfinished
+			// pack may have noted another form of it.
+			_, planned := p.images[t]
+			return planned || p.replaced[t]
+		})
 		switch {
 		case len(r.Images) == 0:
 			p.orphans = append(p.orphans, r.Digest)

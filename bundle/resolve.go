@@ -36,6 +36,7 @@ func (p *packer) resolve(ctx context.Context) error {
 	if err := p.conflicts(); err != nil {
 		return err
 	}
+	p.tellBroken()
 	return p.distrust()
 }
 
@@ -138,6 +139,10 @@ func (p *packer) keep(ctx context.Context, releaseTag string) bool {
 	tags := map[string]bool{}
 	for _, img := range p.base.Images {
 		tags[img.Tag] = img.Release == releaseTag
+		if err := p.broken[img.Tag]; err != nil && tags[img.Tag] {
+			p.warn("image %s: %v; the release is packed anew", img.Tag, err)
+			return false
+		}
 	}
 	for d, r := range p.base.Records {
 		if !slices.ContainsFunc(r.Images, func(t string) bool { return tags[t] }) {
@@ -244,7 +249,11 @@ func (p *packer) manifest(ctx context.Context, repo *remote.Repository, d digest
 	if p.have != nil {
 		if r, ok := p.have.Contents.Records[d]; ok && r.State == store.StateComplete && content.IsManifest(r.MediaType) {
 			desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
-			if raw, err := content.ReadAll(ctx, p.have.Layout, desc, content.MaxManifest); err == nil {
+			raw, err := content.ReadAll(ctx, p.have.Layout, desc, content.MaxManifest)
+			if err == nil {
+				_, err = content.ParseManifest(desc.MediaType, raw) // the record may lie about its type
+			}
+			if err == nil {
 				return desc, raw, nil
 			}
 		}

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,11 +22,9 @@ import (
 // index with the plan in it. The returned function undoes the lock and removes the copy.
 func (p *packer) begin(ctx context.Context) (func(), error) {
 	var err error
-	opts := layout.Options{FS: p.opts.FS, Logger: p.log}
-	if p.layout, err = layout.Create(p.opts.Media, opts); errors.Is(err, fs.ErrNotExist) {
-		p.layout, err = layout.Create(p.opts.Media, opts) // two began at the same moment; the lock decides between them
-	}
-	if err != nil {
+	// A drive that was opened is a bundle, whatever its oci-layout says by now.
+	opts := layout.Options{FS: p.opts.FS, Logger: p.log, Damaged: p.have != nil}
+	if p.layout, err = layout.Create(p.opts.Media, opts); err != nil {
 		return nil, err
 	}
 	unlock, err := p.layout.Lock(p.opts.Program)
@@ -72,7 +69,7 @@ func (p *packer) openWorking(ctx context.Context) error {
 	}
 	p.written = drive.newest()
 	if p.written != before {
-		return fmt.Errorf("%s: another pack has written here since this one looked; run it again", p.opts.Media)
+		return fmt.Errorf("%s: %w: it has written here since this one looked; run it again", p.opts.Media, layout.ErrLocked)
 	}
 	if p.have != nil {
 		drive.Seal = p.have.Seal

@@ -157,7 +157,7 @@ func (a *audit) concerns(images []string) bool {
 func (a *audit) sealing() {
 	for _, p := range a.b.SealProblems {
 		kind := KindCorrupt
-		if p.Path == ocispec.ImageIndexFile { // no seal vouches for it: pack writes it again
+		if p.Path == ocispec.ImageIndexFile && !errors.Is(p.Err, bundle.ErrDamaged) { // no seal vouches for it: pack writes it again
 			kind = KindPartial
 		}
 		a.find(Finding{Kind: kind, Path: p.Path, Detail: p.Err.Error()})

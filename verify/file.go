@@ -212,6 +212,9 @@ func (a *audit) hash(ctx context.Context, name string) (digest.Digest, error) {
 		return "", err
 	}
 	defer f.Close()
+	if f.Size() > maxSums {
+		return "", fmt.Errorf("%w: %d bytes, more than any such file has", content.ErrSize, f.Size())
+	}
 	h := digest.SHA256.Digester()
 	buf := make([]byte, 1<<20)
 	for {

@@ -70,7 +70,13 @@ func (a *audit) additional() {
 	for _, img := range a.b.Contents.Images {
 		switch {
 		case img.Kind == store.KindAdditional:
-			if _, err := release.ParseImageReference(img.Tag); err != nil {
+			ref, err := release.ParseImageReference(img.Tag)
+			if err == nil && ref.Digest != "" && ref.Digest != img.Descriptor.Digest {
+				a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
+					Detail: "its name says another digest"})
+				continue
+			}
+			if err != nil {
 				a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
 					Detail: "an image that belongs to no release must be named by its full reference: " + err.Error()})
 				continue

@@ -21,6 +21,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle/content"
 )
 
 // Names in a layout (docs/format.md, "The medium"). Those under pannier/ are ours.
@@ -41,7 +43,8 @@ type Options struct {
 	// Logger is told what is worth knowing but no error; nil discards.
 	Logger *slog.Logger
 	// Damaged opens a folder although its oci-layout file is missing or unreadable, for
-	// an audit that wants to report just that.
+	// an audit that wants to report just that; and has Create write the file anew, whatever
+	// it says, where the caller knows that the folder is ours.
 	Damaged bool
 }
 
@@ -61,7 +64,8 @@ type Layout struct {
 // Create makes dir an image layout: the folder itself, whose parent must exist, the folders
 // for blobs and partial files, and oci-layout. What is already there stays; on a complete
 // layout nothing is written. Errors wrap [ErrUnsafe], [ErrNotLayout] if there is an
-// oci-layout file of something else, [ErrReadOnly] and [ErrNoSpace].
+// oci-layout file of something else, [ErrReadOnly], [ErrNoSpace], and [ErrLocked] if somebody
+// else is making it.
 func Create(dir string, opts Options) (*Layout, error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -73,7 +77,7 @@ func Create(dir string, opts Options) (*Layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.init(); err != nil {
+	if err := l.init(opts.Damaged); err != nil {
 		l.Close()
 		return nil, err
 	}
@@ -127,7 +131,7 @@ func (l *Layout) Close() error { return l.fs.Close() }
 func (l *Layout) Dir() string { return l.dir }
 
 // init makes what is missing.
-func (l *Layout) init() error {
+func (l *Layout) init(damaged bool) error {
 	if err := l.mkdirAll(blobDir); err != nil {
 		return err
 	}
@@ -138,7 +142,17 @@ func (l *Layout) init() error {
 	if err == nil {
 		return nil
 	}
-	if !l.markerUnfinished() {
+	// Two may begin at the same moment: only one of them writes.
+	unlock, err := l.Lock("making the image layout")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err = l.checkMarker(); err == nil {
+		return nil
+	}
+	ours := damaged && (errors.Is(err, ErrNotLayout) || errors.Is(err, content.ErrSize))
+	if !ours && !l.markerUnfinished() {
 		return err
 	}
 	marker, err := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
