@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 
@@ -114,10 +115,16 @@ func (n *near) plan(ctx context.Context) (*bundle.PackResult, error) {
 			media = filepath.Join(n.opts.Cache, "no-media")
 		}
 		// The signature has a row of its own: here it must not hide the rest.
-		return bundle.Pack(ctx, bundle.PackOptions{
+		plan, err := bundle.Pack(ctx, bundle.PackOptions{
 			DryRun: true, Policy: bundle.PolicyWarn,
 			Releases: n.opts.Releases, Additional: n.opts.Additional, Media: media, Client: n.opts.Client,
 			Signatures: n.opts.Signatures, Stores: n.opts.Stores, Cache: n.opts.Cache, Logger: n.opts.Logger,
 		})
+		for _, limit := range []error{layout.ErrNoSpace, layout.ErrTooLarge, layout.ErrReadOnly} {
+			if errors.Is(err, limit) {
+				return plan, nil // the plan stands; the drive has rows of its own
+			}
+		}
+		return plan, err
 	})
 }
