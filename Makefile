@@ -15,7 +15,8 @@ PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
 # Tools and the foreign readers of the end-to-end tests are modules of their own: what they
 # need never reaches the product's go.mod.
 TOOL    := $(GO) tool -modfile=testdata/tools/go.mod
-LDFLAGS := -s -w -X main.version=$(VERSION)
+COMMIT   ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all

@@ -146,7 +146,7 @@ func (a *audit) absent(there map[digest.Digest]bool) {
 		}
 		f := Finding{Kind: KindMissing, Digest: d.String(), Path: layout.BlobPath(d), Images: r.Images, Detail: "it is not there"}
 		if a.b.Seal == nil && r.State != store.StateComplete {
-			f.Detail = "it has not been fetched yet"
+			f.Detail, f.Awaited = "it has not been fetched yet", r.Size
 		}
 		a.find(f)
 	}

@@ -32,6 +32,9 @@ type Finding struct {
 	Images   []string `json:"images,omitempty"` // tags of the images that need it
 	Detail   string   `json:"detail"`
 	Repaired bool     `json:"repaired"`
+
+	// Awaited is the size of a blob that pack has not fetched yet; 0 of any other finding.
+	Awaited int64 `json:"-"`
 }
 
 // Blobs counts the files in blobs/sha256, manifests included.

@@ -61,7 +61,7 @@ type delivered struct {
 
 // deliver reads flags and arguments, connects, and reads FROM.
 func (s *session) deliver(ctx context.Context, f *deliveryFlags, args []string) (*delivered, error) {
-	d := &delivered{opts: apply.DeliveryOptions{Prefix: f.prefix, Cache: s.env.cacheDir()}}
+	d := &delivered{opts: apply.DeliveryOptions{Prefix: f.prefix, Cache: s.cacheDir()}}
 	opts := &d.opts
 	selectedBy, err := s.deliveryOptions(f, args, opts)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pannier/bundle"
+	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/verify"
 )
@@ -49,7 +51,7 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error
 	if err != nil {
 		return err
 	}
-	opts := verify.AuditOptions{Jobs: f.jobs, Cache: s.env.cacheDir()}
+	opts := verify.AuditOptions{Jobs: f.jobs, Cache: s.cacheDir()}
 	if opts.Media, err = s.oneMedia(append(f.fromDir.Value(), args...)); err != nil {
 		return err
 	}
@@ -85,7 +87,7 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error
 	if asJSON {
 		err = s.console.json(reportDocument(report))
 	} else {
-		err = s.printReport(opts.Media, report)
+		err = s.printReport(opts.Media, report, f.verbose > 0)
 	}
 	if err != nil {
 		return err
@@ -145,32 +147,55 @@ func reportDocument(r *verify.Report) *verify.Report {
 	return &doc
 }
 
-// statusWords says what an outcome means and what to do about it.
+// statusWords says what an outcome means and what to do about it; that of a whole drive says
+// also what it is whole of, see vouched.
 var statusWords = map[verify.Status][2]string{
-	verify.StatusComplete:   {"whole", "Every blob is what its digest says, and every release is signed by somebody trusted."},
+	verify.StatusComplete:   {"whole", "Every blob is what its digest says"},
 	verify.StatusIncomplete: {"INCOMPLETE", "Packing has not finished. Run the same pack command again on the internet side: it continues."},
 	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this drive. Try another port or reader; then pack again with --verify on the internet side: only what is bad is fetched."},
 	verify.StatusUntrusted:  {"NOT TRUSTED", "The bytes may be whole, but nobody trusted vouches for them. A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR."},
 }
 
-func (s *session) printReport(media string, r *verify.Report) error {
-	c := s.console
-	var rows [][]string
+// vouched says who vouches for what is on a whole drive.
+func vouched(r *verify.Report) string {
+	var accepted []string
 	for _, rel := range r.Releases {
-		rows = append(rows, []string{"release", rel.Version + " " + rel.Arch, rel.Digest, fmt.Sprintf("%d images", rel.Images), "signature " + rel.Signature})
+		if rel.Signature != bundle.SignatureVerified {
+			accepted = append(accepted, release.Tag(rel.Version, rel.Arch)+" ("+rel.Signature+")")
+		}
 	}
-	blobs := fmt.Sprintf("%d, %s", r.Blobs.Count, bytesText(r.Blobs.Bytes))
+	text := ", and every release is signed by somebody trusted."
+	switch {
+	case len(accepted) > 0:
+		text = ". NOT verified, and accepted only because of --signature-policy warn: " + strings.Join(accepted, ", ") + "."
+	case len(r.Releases) == 0:
+		text = ". There is no release on it."
+	}
+	additional := 0
+	for _, n := range r.Notes {
+		if strings.HasPrefix(n, "additional image ") {
+			additional++
+		}
+	}
+	if additional > 0 {
+		text += fmt.Sprintf(" No signature is checked for additional images, of which there are %d.", additional)
+	}
+	return text
+}
+
+func (s *session) printReport(media string, r *verify.Report, all bool) error {
+	c := s.console
+	for _, rel := range r.Releases {
+		if err := c.print("release %s, %d images, signature %s\n    %s\n", rel.Version+" "+rel.Arch, rel.Images, rel.Signature, rel.Digest); err != nil {
+			return err
+		}
+	}
+	blobs := fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, bytesText(r.Blobs.Bytes))
 	if r.Blobs.Partial > 0 {
 		blobs += fmt.Sprintf(", %d partial", r.Blobs.Partial)
 	}
-	rows = append(rows, []string{"blobs", blobs})
-	if err := c.print("%s\n", trusted(table(rows))); err != nil {
+	if err := c.print("%s\n%s", blobs, trusted(findingsText(r.Findings, all))); err != nil {
 		return err
-	}
-	for _, f := range r.Findings {
-		if err := c.print("%s", trusted(findingText(f))); err != nil {
-			return err
-		}
 	}
 	for _, n := range r.Notes {
 		if err := c.print("note: %s\n", n); err != nil {
@@ -178,11 +203,47 @@ func (s *session) printReport(media string, r *verify.Report) error {
 		}
 	}
 	words := statusWords[r.Status]
+	if r.Status == verify.StatusComplete {
+		words[1] += vouched(r)
+	}
 	count := fmt.Sprintf("%d findings", len(r.Findings))
 	if len(r.Findings) == 1 {
 		count = "1 finding"
 	}
 	return c.print("%s is %s: %s. %s\n", media, words[0], count, words[1])
+}
+
+// findingsText renders findings, with a few of each kind for all: what has not been fetched
+// yet is only counted.
+func findingsText(findings []verify.Finding, all bool) string {
+	var b strings.Builder
+	awaited, bytes := 0, int64(0)
+	shown, hidden := map[verify.Kind]int{}, map[verify.Kind]int{}
+	var kinds []verify.Kind // that are hidden, in order
+	for _, f := range findings {
+		switch {
+		case all:
+			b.WriteString(findingText(f))
+		case f.Awaited > 0:
+			awaited++
+			bytes += f.Awaited
+		case shown[f.Kind] < maxShown:
+			shown[f.Kind]++
+			b.WriteString(findingText(f))
+		default:
+			if hidden[f.Kind] == 0 {
+				kinds = append(kinds, f.Kind)
+			}
+			hidden[f.Kind]++
+		}
+	}
+	for _, kind := range kinds {
+		fmt.Fprintf(&b, "%s: and %d more (-o json lists all)\n", kind, hidden[kind])
+	}
+	if awaited > 0 {
+		fmt.Fprintf(&b, "missing: %d blobs (%s) are not fetched yet (-v lists them)\n", awaited, bytesText(bytes))
+	}
+	return b.String()
 }
 
 func findingText(f verify.Finding) string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,8 +126,8 @@ func (env environ) selection() (tag, variable string, err error) {
 	return ref.Version + "-" + ref.Arch, variable, nil
 }
 
-// cacheDir returns where private copies of the index may lie: the user's cache folder, or
-// the folder for temporary files where there is no home that can be written.
+// cacheDir returns where private copies of the index may lie: in the user's cache folder; ""
+// where there is no home that can be written.
 func (env environ) cacheDir() string {
 	dir := env("XDG_CACHE_HOME")
 	if dir == "" && env("HOME") != "" {
@@ -135,7 +136,24 @@ func (env environ) cacheDir() string {
 	if dir != "" && filepath.IsAbs(dir) && canCreate(dir) {
 		return filepath.Join(dir, "pannier")
 	}
-	return filepath.Join(os.TempDir(), "pannier")
+	return ""
+}
+
+// cacheDir is that of the environment, or else a new folder for this run alone, which nobody
+// else can have prepared; it is removed when the command is over.
+func (s *session) cacheDir() string {
+	if dir := s.env.cacheDir(); dir != "" {
+		return dir
+	}
+	if s.scratch == "" {
+		dir, err := os.MkdirTemp("", "pannier-") // 0700
+		if err != nil {
+			s.scratchErr = fmt.Errorf("no folder for private copies of the index; HOME and TMPDIR say where: %w", err)
+			return ""
+		}
+		s.scratch = dir
+	}
+	return s.scratch
 }
 
 // canCreate reports whether dir can be written or made. It tries, since neither mode bits

@@ -7,6 +7,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pannier/bundle"
 	"pannier/verify"
 )
 
@@ -41,7 +42,7 @@ func (s *session) inspect(ctx context.Context, f *inspectFlags, args []string) e
 	if err != nil {
 		return err
 	}
-	opts := verify.InspectOptions{Cache: s.env.cacheDir()}
+	opts := verify.InspectOptions{Cache: s.cacheDir()}
 	if opts.Media, err = s.oneMedia(append(f.fromDir.Value(), args...)); err != nil {
 		return err
 	}
@@ -150,6 +151,9 @@ func releaseRows(rel verify.InspectedRelease) [][]string {
 	signature := fmt.Sprintf("%s (%d on the drive)", rel.Signature, rel.Signatures)
 	if rel.Key != "" {
 		signature += ", by " + rel.Key
+	}
+	if rel.Signature == bundle.SignatureUnverified {
+		signature += " (its key is not known here: --keyring FILE)"
 	}
 	rows = append(rows,
 		[]string{"signature", signature},

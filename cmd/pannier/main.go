@@ -19,8 +19,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// version is set by the linker: -X main.version=…
-var version string
+// version and commit are set by the linker: -X main.version=…
+var version, commit string
 
 func main() {
 	os.Exit(run(context.Background(), os.Args, os.Getenv, os.Stdin, os.Stdout, os.Stderr))
@@ -40,6 +40,9 @@ type session struct {
 	quit     func(code int)
 	// result is what pack and unpack did, for the last event of --progress json.
 	result map[string]any
+
+	scratch    string // the cache of this run, where there is no home; removed at its end
+	scratchErr error  // why there is none
 }
 
 // run is the program: it returns the exit code.
@@ -53,7 +56,15 @@ func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdou
 
 	ctx, over := onSignals(ctx, c, func(code int) { s.quit(code) })
 	defer over()
+	defer func() {
+		if s.scratch != "" {
+			os.RemoveAll(s.scratch)
+		}
+	}()
 	err := s.run(ctx)
+	if err != nil && s.scratchErr != nil {
+		err = s.scratchErr // whatever came of it
+	}
 	s.progress.close()
 	var usage *usageError
 	if errors.As(err, &usage) && usage.command == "" {

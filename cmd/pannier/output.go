@@ -95,9 +95,10 @@ func planText(p bundle.Plan, transfer, free string) string {
 		{"blobs", fmt.Sprint(p.Blobs.Total), fmt.Sprint(p.Blobs.Present), fmt.Sprint(p.Blobs.Transfer)},
 		{"bytes", bytesText(p.Bytes.Total), bytesText(p.Bytes.Present), bytesText(p.Bytes.Transfer)},
 	}
-	more := [][]string{{"manifests", fmt.Sprint(p.Manifests)}, {"tags", fmt.Sprint(len(p.Tags))}}
+	// Only cells that others follow take part in a column: one table keeps all rows in line.
+	rows = append(rows, []string{"manifests", fmt.Sprint(p.Manifests)}, []string{"tags", fmt.Sprint(len(p.Tags))})
 	if len(p.Hosts) > 0 {
-		more = append(more, []string{"hosts", strings.Join(p.Hosts, ", ")})
+		rows = append(rows, []string{"hosts", strings.Join(p.Hosts, ", ")})
 	}
 	if free != "" {
 		space := "not known"
@@ -110,9 +111,9 @@ func planText(p bundle.Plan, transfer, free string) string {
 		if p.Missing > 0 {
 			space += ": " + bytesText(p.Missing) + " are lacking"
 		}
-		more = append(more, []string{free, space})
+		rows = append(rows, []string{free, space})
 	}
-	return table(rows) + "\n" + table(more)
+	return table(rows)
 }
 
 // printObjects prints cluster objects to stdout as one YAML stream that "oc apply -f -"

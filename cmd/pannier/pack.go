@@ -122,7 +122,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, error) {
 	opts := bundle.PackOptions{
 		DryRun: f.dryRun, Refresh: f.refresh, Verify: f.verify, Jobs: f.jobs, Prefix: f.prefix,
-		Stores: f.storeList(s.env), Cache: s.env.cacheDir(), Program: "pannier " + buildVersion(),
+		Stores: f.storeList(s.env), Cache: s.cacheDir(), Program: "pannier " + buildVersion(),
 	}
 	var err error
 	if err = f.checkStores(s); err != nil {
@@ -248,45 +248,59 @@ func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.Pac
 		return err
 	}
 
-	c := s.console
-	rows := [][]string{}
-	for _, rel := range r.Releases {
-		if rel.Kept {
-			rows = append(rows, []string{"release", rel.Tag, rel.Digest}, []string{"  kept", "sealed before; signature " + rel.Signature.Status})
-			continue
-		}
-		rows = append(rows,
-			[]string{"release", rel.Tag, rel.Digest},
-			[]string{"  images", fmt.Sprint(rel.Images)},
-			[]string{"  signature", signatureText(rel.Signature)})
-	}
-	for _, a := range opts.Additional {
-		rows = append(rows, []string{"image", a.String()})
-	}
-	rows = append(rows,
-		[]string{"on the drive", fmt.Sprintf("%d blobs, %s", r.Blobs, bytesText(r.Bytes))},
-		[]string{"this run", fmt.Sprintf("%s fetched, %s resumed, %s there before", bytesText(r.Moved), bytesText(r.Resumed), bytesText(r.Plan.Bytes.Present))})
-	if r.ReadBack.Method != "" {
-		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs, %s, past the cache by: %s", r.ReadBack.Blobs, bytesText(r.ReadBack.Bytes), r.ReadBack.Method)})
-	}
-	if r.BundleID != "" {
-		rows = append(rows, []string{"bundle", r.BundleID})
-	}
-	c.say("%s", trusted(table(rows)))
+	s.sayPacked(opts, r)
 	if !r.Sealed {
 		return fmt.Errorf("the drive is %w", bundle.ErrUnsealed)
 	}
+	c := s.console
 	if r.Unchanged {
-		c.say("Everything was there already; nothing was written.")
+		c.prose("Everything was there already; nothing was written. What the seal covers was not read again: %s proves it.",
+			commandLine("pannier", "audit", opts.Media))
 	}
-	c.say("The drive is sealed and flushed: it is safe to remove once it is unmounted.")
+	if r.SameDisk {
+		c.prose("The bundle is sealed and flushed.")
+		c.warn("%s is on the system's own disk: there is no drive to remove. Copy the folder to a drive, or mount the drive and pack again.", opts.Media)
+	} else {
+		c.prose("The drive is sealed and flushed: it is safe to remove once it is unmounted.")
+	}
 	command, note := nextCommand(f, opts, r)
 	if note != "" {
-		c.say("%s", note)
+		c.prose("%s", note)
 	}
 	c.say("On the other side, type:")
 	c.say("%s", command)
 	return nil
+}
+
+// sayPacked sums up a pack; digests stand on lines of their own, where they can be copied.
+func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
+	c := s.console
+	for _, rel := range r.Releases {
+		if rel.Kept {
+			c.say("release %s, sealed before\n    %s\n    signature %s", rel.Tag, rel.Digest, rel.Signature.Status)
+			continue
+		}
+		c.say("release %s, %d images\n    %s", rel.Tag, rel.Images, rel.Digest)
+		c.prose("    signature %s", signatureText(rel.Signature))
+	}
+	for _, a := range opts.Additional {
+		c.say("image %s", a.String())
+	}
+	blobs := fmt.Sprintf("%d blobs", r.Blobs)
+	if n := r.Plan.Manifests; n < r.Blobs {
+		blobs = fmt.Sprintf("%d blobs + %d manifests", r.Blobs-n, n)
+	}
+	rows := [][]string{
+		{"on the drive", blobs + ", " + bytesText(r.Bytes)},
+		{"this run", fmt.Sprintf("%s fetched, %s resumed, %s there before", bytesText(r.Moved), bytesText(r.Resumed), bytesText(r.Plan.Bytes.Present))},
+	}
+	if r.ReadBack.Method != "" && r.ReadBack.Blobs > 0 {
+		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs and manifests, %s, past the cache by: %s", r.ReadBack.Blobs, bytesText(r.ReadBack.Bytes), r.ReadBack.Method)})
+	}
+	c.say("%s", trusted(table(rows)))
+	if r.BundleID != "" {
+		c.say("bundle\n    %s", r.BundleID)
+	}
 }
 
 // nextCommand is the exact command for the disconnected side, with what trust needs there.

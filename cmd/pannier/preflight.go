@@ -231,7 +231,7 @@ func (s *session) preflightArguments(f *preflightFlags, args []string) (p places
 
 func (s *session) nearOptions(f *preflightFlags, p places, registry remote.Options, v *signature.Verifier, policy bundle.Policy) (*preflight.NearOptions, error) {
 	opts := &preflight.NearOptions{
-		Media: p.media, Stores: f.storeList(s.env), Signatures: v, Policy: policy, Cache: s.env.cacheDir(), Logger: s.log,
+		Media: p.media, Stores: f.storeList(s.env), Signatures: v, Policy: policy, Cache: s.cacheDir(), Logger: s.log,
 	}
 	texts, variable := f.releases.Value(), ""
 	if len(texts) == 0 {
@@ -256,7 +256,7 @@ func (s *session) nearOptions(f *preflightFlags, p places, registry remote.Optio
 
 func (s *session) farOptions(f *preflightFlags, p places, registry remote.Options, v *signature.Verifier, policy bundle.Policy) (*preflight.FarOptions, error) {
 	opts := &preflight.FarOptions{
-		Media: p.media, Destination: *p.dest, Prefix: f.prefix, Signatures: v, Policy: policy, Cache: s.env.cacheDir(), Logger: s.log,
+		Media: p.media, Destination: *p.dest, Prefix: f.prefix, Signatures: v, Policy: policy, Cache: s.cacheDir(), Logger: s.log,
 	}
 	var err error
 	if f.nodes != "" {

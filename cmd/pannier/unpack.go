@@ -149,7 +149,7 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 func (s *session) unpackOptions(f *unpackFlags, args []string) (opts apply.UnpackOptions, selectedBy string, err error) {
 	opts = apply.UnpackOptions{
 		Prefix: f.prefix, CheckAll: f.checkAll, MissingOnly: f.missingOnly, DryRun: f.dryRun,
-		ObjectsDir: s.env.expandHome(f.objectsDir), Jobs: f.jobs, Cache: s.env.cacheDir(),
+		ObjectsDir: s.env.expandHome(f.objectsDir), Jobs: f.jobs, Cache: s.cacheDir(),
 	}
 	if f.checkAll && f.missingOnly {
 		return opts, "", usagef(s.command, "--check-all and --missing-only contradict each other")
@@ -288,9 +288,17 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 	if opts.Cluster != nil {
 		cluster = *opts.Cluster
 	}
-	if opts.ObjectsDir == "" {
+	if opts.ObjectsDir == "" && len(r.Objects) > 0 {
+		// Where both streams are one terminal, the objects need an edge.
+		shown := isTerminal(c.stdout, s.env)
+		if shown {
+			c.prose("The cluster objects (--objects-dir DIR writes them to files instead):")
+		}
 		if err := s.printObjects(r.Objects, "for "+cluster.String()); err != nil {
 			return err
+		}
+		if shown {
+			c.say("%s", strings.Repeat("=", min(c.width, 72)))
 		}
 	}
 
@@ -328,16 +336,13 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 }
 
 func (s *session) sayReleases(r *apply.UnpackResult) {
-	var rows [][]string
 	for _, rel := range r.Releases {
 		state := "complete"
 		if !rel.Complete {
 			state = "NOT COMPLETE"
 		}
-		rows = append(rows, []string{"release", rel.Tag, state}, []string{"  image", rel.Image}, []string{"  signature", signatureText(rel.Signature)})
-	}
-	if len(rows) > 0 {
-		s.console.say("%s", trusted(table(rows)))
+		s.console.say("release %s, %s\n    %s", rel.Tag, state, rel.Image)
+		s.console.prose("    signature %s", signatureText(rel.Signature))
 	}
 }
 
@@ -352,7 +357,7 @@ func (s *session) sayObjects(opts apply.UnpackOptions, r *apply.UnpackResult) {
 			c.say("  %s", objectPath(opts.ObjectsDir, o))
 		}
 	default:
-		c.say("%d cluster objects are on stdout: save them, or pipe them into \"oc apply -f -\".", len(r.Objects))
+		c.prose("%d cluster objects are on stdout: save them with --objects-dir DIR, or pipe them into \"oc apply -f -\".", len(r.Objects))
 	}
 	if len(r.InstallConfig) > 0 {
 		c.say("For a new cluster, into install-config.yaml:")
@@ -360,12 +365,24 @@ func (s *session) sayObjects(opts apply.UnpackOptions, r *apply.UnpackResult) {
 			c.say("  %s", line)
 		}
 	}
+	var commands []string
 	for _, rel := range r.Releases {
 		if rel.Complete {
-			c.say("When the objects are applied, ask the cluster for %s with:\noc adm upgrade --allow-explicit-upgrade --to-image %s", rel.Tag, rel.Image)
-			c.say("or let pannier do both, with its checks: pannier apply, then pannier upgrade, or --apply --upgrade --wait here.")
+			commands = append(commands, "oc adm upgrade --allow-explicit-upgrade --to-image "+rel.Image)
 		}
 	}
+	if len(commands) == 0 {
+		return
+	}
+	which := "the release with"
+	if len(commands) > 1 {
+		which = "one of these releases with one of these"
+	}
+	c.prose("When the objects are applied, ask the cluster for %s:", which)
+	for _, command := range commands {
+		c.say("%s", command)
+	}
+	c.prose("or let pannier do both, with its checks: pannier apply, then pannier upgrade, or --apply --upgrade --wait here.")
 }
 
 // objectPath is where apply.Unpack writes an object.

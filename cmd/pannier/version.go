@@ -64,21 +64,24 @@ func buildVersion() string {
 }
 
 func buildCommit() string {
+	if commit != "" {
+		return commit
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
 	}
-	commit, dirty := "", ""
+	revision, dirty := "", ""
 	for _, s := range info.Settings {
 		switch {
 		case s.Key == "vcs.revision":
-			commit = s.Value
+			revision = s.Value
 		case s.Key == "vcs.modified" && s.Value == "true":
 			dirty = " (modified)"
 		}
 	}
-	if commit == "" {
+	if revision == "" {
 		return ""
 	}
-	return commit + dirty
+	return revision + dirty
 }
