@@ -422,3 +422,29 @@ func TestVerify(t *testing.T) {
 		t.Errorf("removing what is gone: %v", err)
 	}
 }
+
+// On a drive that is known to be ours oci-layout is written again whatever it says; a link in
+// its place is not followed.
+func TestCreateOverDamagedMarker(t *testing.T) {
+	for name, text := range map[string]string{"other version": `{"imageLayoutVersion":"2.0.0"}`, "text": "x", "long": strings.Repeat(" ", 5000)} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "oci-layout")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Create(dir, Options{}); err == nil {
+			t.Errorf("%s: taken without being told that it is ours", name)
+		}
+		if raw, err := os.ReadFile(path); err != nil || string(raw) != text {
+			t.Errorf("%s: %q, %v", name, raw, err)
+		}
+		l, err := Create(dir, Options{Damaged: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Close()
+		if raw, err := os.ReadFile(path); err != nil || string(raw) != `{"imageLayoutVersion":"1.0.0"}` {
+			t.Errorf("%s: %q, %v", name, raw, err)
+		}
+	}
+}
