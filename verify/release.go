@@ -81,6 +81,7 @@ func (a *audit) additional() {
 					Detail: "an image that belongs to no release must be named by its full reference: " + err.Error()})
 				continue
 			}
+			a.report.Additional++
 			a.note("additional image %s (%s): no signature is checked for it", img.Tag, img.Descriptor.Digest)
 		case a.b.Seal != nil && !releases[img.Release]:
 			a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},

@@ -60,4 +60,7 @@ type Report struct {
 	Releases []Release `json:"releases"`
 	Findings []Finding `json:"findings"`
 	Notes    []string  `json:"notes"`
+
+	// Additional counts the images of no release, for which no signature is checked.
+	Additional int `json:"-"`
 }

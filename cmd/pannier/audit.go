@@ -80,7 +80,7 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error
 	}
 
 	report, err := verify.Audit(ctx, opts)
-	s.progress.close()
+	s.progress.finish(err)
 	if err != nil || report == nil {
 		return err
 	}
@@ -171,14 +171,8 @@ func vouched(r *verify.Report) string {
 	case len(r.Releases) == 0:
 		text = ". There is no release on it."
 	}
-	additional := 0
-	for _, n := range r.Notes {
-		if strings.HasPrefix(n, "additional image ") {
-			additional++
-		}
-	}
-	if additional > 0 {
-		text += fmt.Sprintf(" No signature is checked for additional images, of which there are %d.", additional)
+	if r.Additional > 0 {
+		text += fmt.Sprintf(" No signature is checked for additional images, of which there are %d.", r.Additional)
 	}
 	return text
 }

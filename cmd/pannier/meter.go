@@ -142,7 +142,7 @@ func (m *meter) ending() string {
 		}
 		return "ended"
 	}
-	took := m.ended.Sub(m.started)
+	took := max(m.ended.Sub(m.started), 100*time.Millisecond)
 	if took >= 10*time.Second {
 		took = took.Round(time.Second)
 	} else {

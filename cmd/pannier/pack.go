@@ -106,7 +106,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 		}
 	}
 	result, err := bundle.Pack(ctx, opts)
-	s.progress.close()
+	s.progress.finish(err)
 	if result == nil {
 		return err
 	}

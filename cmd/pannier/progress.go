@@ -66,6 +66,8 @@ type progress struct {
 	mu      sync.Mutex
 	phases  map[string]*meter
 	current *meter // the phase that goes on
+
+	succeeded bool // the work is done: so is its last phase
 }
 
 // startProgress begins to show progress in the given mode; quiet gives nil.
@@ -132,6 +134,17 @@ func (p *progress) loop() {
 	}
 }
 
+// finish is close for a command that knows how its work ended.
+func (p *progress) finish(err error) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	p.succeeded = err == nil
+	p.mu.Unlock()
+	p.close()
+}
+
 // close ends the showing; what is printed afterwards stands below it. Closing again is
 // nothing.
 func (p *progress) close() {
@@ -145,7 +158,7 @@ func (p *progress) close() {
 	defer p.mu.Unlock()
 	if p.current != nil {
 		now := time.Now()
-		p.current.end(now, false)
+		p.current.end(now, p.succeeded)
 		p.view.end(p.current, now)
 	}
 	p.view.close()

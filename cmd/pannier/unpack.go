@@ -127,7 +127,7 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 	if errors.As(err, &several) {
 		return severalReleases(s.command, several)
 	}
-	s.progress.close()
+	s.progress.finish(err)
 	if result == nil {
 		return err
 	}
@@ -310,7 +310,7 @@ func (s *session) printUnpack(opts apply.UnpackOptions, r *apply.UnpackResult, a
 		rows = append(rows, []string{"skipped", fmt.Sprintf("%d blobs, %s", r.Skipped.Blobs, bytesText(r.Skipped.Bytes)), "not read: the registry has them"})
 	}
 	if r.Documents.Blobs > 0 {
-		rows = append(rows, []string{"documents", fmt.Sprintf("%d blobs, %s", r.Documents.Blobs, bytesText(r.Documents.Bytes)), "signatures and the like: read and verified, they stay on the drive"})
+		rows = append(rows, []string{"documents", fmt.Sprintf("%d blobs, %s", r.Documents.Blobs, bytesText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
 	}
 	if len(r.Refused) > 0 {
 		rows = append(rows, []string{"REFUSED", fmt.Sprintf("%d blobs or images", len(r.Refused)), "listed below"})
