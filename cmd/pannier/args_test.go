@@ -106,3 +106,17 @@ func TestFlagsAgreeBetweenCommands(t *testing.T) {
 		}
 	}
 }
+
+// Every command has examples, and no line of help is wider than the narrowest usual terminal.
+func TestHelp(t *testing.T) {
+	for _, c := range testCommands() {
+		if len(examples[c.Name]) == 0 {
+			t.Errorf("%s has no example", c.Name)
+		}
+		for _, line := range strings.Split(helpText(c), "\n") {
+			if len([]rune(line)) > helpWidth+2 {
+				t.Errorf("%s: %d columns: %s", c.Name, len(line), line)
+			}
+		}
+	}
+}

@@ -235,7 +235,7 @@ type progressFlags struct {
 func (f *progressFlags) flags(jobs string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "progress", Destination: &f.mode, Value: progressAuto,
-			Usage: "`HOW` to show progress on stderr: auto (default; tty on a terminal, else plain), plain, tty, json (one event a line) or quiet"},
+			Usage: "`HOW` is auto (default: tty on a terminal, else plain), plain (a line every 30 seconds and at each phase), tty (bars), json (one event a line) or quiet; all on stderr"},
 		&cli.IntFlag{Name: "jobs", Destination: &f.jobs, Usage: "`N` " + jobs},
 	}
 }
@@ -284,7 +284,7 @@ type mirrorSetFlag struct{ kind string }
 
 func (f *mirrorSetFlag) flag() cli.Flag {
 	return &cli.StringFlag{Name: "mirror-set", Destination: &f.kind, Value: "auto",
-		Usage: "`KIND` of mirror set: icsp, idms, or auto (default): ImageContentSourcePolicy if the release can be reached from a version below 4.13, else ImageDigestMirrorSet"}
+		Usage: "`KIND` is icsp (ImageContentSourcePolicy), idms (ImageDigestMirrorSet) or auto (default): icsp if the release can be reached from a version below 4.13, else idms"}
 }
 
 func (f *mirrorSetFlag) value(command string) (objects.Kind, error) {

@@ -11,6 +11,58 @@ import (
 // helpWidth is the longest line of help: that of the narrowest usual terminal.
 const helpWidth = 80
 
+// examples are shown in the help of each command: the usual call, and one that needs a flag.
+var examples = map[string][]string{
+	"pack": {
+		"pannier pack 4.8.21 /media/usb/mirror -a pull-secret.json",
+		"pannier pack 4.8.21 4.8.22 /media/usb/mirror --for reg.example/ocp4/openshift4",
+	},
+	"audit": {
+		"pannier audit /media/usb/mirror",
+		"pannier audit /media/usb/mirror --keyring release-key.asc -o json",
+	},
+	"unpack": {
+		"pannier unpack /media/usb/mirror reg.example/ocp4/openshift4 \\",
+		"    -a pull-secret.json --objects-dir objects",
+		"pannier unpack /media/usb/mirror reg.example/ocp4/openshift4 | oc apply -f -",
+	},
+	"apply": {
+		"pannier apply /media/usb/mirror reg.example/ocp4/openshift4 --dry-run",
+		"pannier apply objects reg.example/ocp4/openshift4 --wait",
+	},
+	"upgrade": {
+		"pannier upgrade /media/usb/mirror reg.example/ocp4/openshift4 --wait",
+		"pannier upgrade objects reg.example/ocp4/openshift4 --release 4.8.22",
+	},
+	"preflight": {
+		"pannier preflight /media/usb --release 4.8.21",
+		"pannier preflight /media/usb/mirror reg.example/ocp4/openshift4",
+	},
+	"inspect": {
+		"pannier inspect /media/usb/mirror",
+		"pannier inspect /media/usb/mirror --images -o json",
+	},
+	"demo":    {"pannier demo"},
+	"version": {"pannier version", "pannier version -o json"},
+}
+
+// exitCodes stands at the end of the program's help.
+const exitCodes = `
+EXIT CODES:
+     0  done; audit: whole
+     1  an error with no better code
+     2  usage, or MEDIA is not a bundle
+     3  incomplete: the same command continues
+     4  verification failed: damage, or an untrusted or missing signature
+     5  authentication or authorization
+     6  no space, write protection, or a limit of the file system
+     7  the registry refused or cannot be reached
+     8  the cluster refused, cannot be reached, or is in no state to accept
+   130  interrupted; the state is saved
+
+   pannier COMMAND --help shows flags and examples.
+`
+
 // helpText renders a command's help: one flag a paragraph, since a table with a column of
 // long names leaves no room for what they mean. It is used as a template; there is nothing
 // to fill in.
@@ -22,7 +74,13 @@ func helpText(c *cli.Command) string {
 	}
 	fmt.Fprintf(&b, " [flags]\n\n%s.\n", c.Usage)
 	if c.Description != "" {
-		fmt.Fprintf(&b, "\n%s\n", c.Description)
+		b.WriteString("\n" + wrap(c.Description, ""))
+	}
+	if list := examples[c.Name]; len(list) > 0 {
+		b.WriteString("\nExamples:\n")
+		for _, e := range list {
+			fmt.Fprintf(&b, "  %s\n", e)
+		}
 	}
 	b.WriteString("\nFlags, before or after arguments:\n")
 	for _, f := range c.Flags {

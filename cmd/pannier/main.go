@@ -201,10 +201,12 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) app() *cli.App {
 	app := &cli.App{
 		Name:  "pannier",
-		Usage: "carry an OpenShift release across an air gap on a drive, and prove that it arrived whole",
-		Description: "pack puts releases on a drive, audit proves the drive whole, unpack puts them into a\n" +
-			"disconnected registry. Flags may stand before or after arguments. Data goes to stdout,\n" +
-			"messages to stderr. Running the same command again is always safe and continues.",
+		Usage: "carry OpenShift releases across an air gap, and prove them whole",
+		Description: "pack puts releases on a drive, audit proves the drive whole, unpack puts\n" +
+			"them into a disconnected registry. Flags may stand before or after arguments.\n" +
+			"Data goes to stdout, messages to stderr. Running the same command again is\n" +
+			"always safe and continues.",
+		CustomAppHelpTemplate:     cli.AppHelpTemplate + exitCodes,
 		HideVersion:               true,
 		DisableSliceFlagSeparator: true,
 		Writer:                    s.console.stdout,

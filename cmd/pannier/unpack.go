@@ -69,10 +69,10 @@ func (s *session) unpackCommand() *cli.Command {
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json; with --dry-run")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{
-		Name: "unpack", Usage: "put the drive's releases into a disconnected registry: drive -> registry [-> cluster]", ArgsUsage: "MEDIA... REGISTRY/REPO",
+		Name: "unpack", Usage: "put releases into a registry: drive -> registry [-> cluster]", ArgsUsage: "MEDIA... REGISTRY/REPO",
 		Description: "Every blob is verified before it is pushed; the drive is never written to. Nobody is asked\n" +
-			"but the registry, and hosts that it names itself. The cluster objects go to stdout as YAML:\n" +
-			"pannier unpack MEDIA REGISTRY/REPO | oc apply -f -\n" +
+			"but the registry, and hosts that it names itself. The cluster objects go to stdout as YAML,\n" +
+			"for oc apply -f -, or into a folder.\n" +
 			"With --apply, --upgrade and --wait the cluster is brought to the release as well; whatever\n" +
 			"stops that, the same command goes on from there.",
 		Flags:  flags,
