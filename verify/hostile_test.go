@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -289,6 +290,29 @@ func TestPlantedGenerations(t *testing.T) {
 				t.Errorf("%s %+v", r.Status, r.Findings)
 			}
 		})
+	}
+}
+
+// Of a file that the seal names no more is held in memory than was sealed, also where the
+// format would allow more.
+func TestGrownIndex(t *testing.T) {
+	media, _ := hostile(t)
+	for _, name := range files(t, media) {
+		if !strings.HasPrefix(name, "pannier/index-") {
+			continue
+		}
+		if err := os.Truncate(at(media, name), 900<<20); err != nil {
+			t.Skip(err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := verify.Inspect(t.Context(), verify.InspectOptions{Media: media, Cache: t.TempDir()}); err != nil {
+			t.Error(err)
+		}
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 100<<20 {
+			t.Errorf("%d bytes were allocated", n)
+		}
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -138,5 +140,31 @@ func TestWriteStream(t *testing.T) {
 	}
 	if _, err := l.OpenFile("pannier/index-2.db"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("half a snapshot stays: %v", err)
+	}
+}
+
+// A file that is larger than it may be is refused before anything of it is read.
+func TestReadFileTooLarge(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Create(dir, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	path := filepath.Join(dir, "large")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 80<<30); err != nil {
+		t.Skip(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := l.ReadFile("large", 256<<20); !errors.Is(err, content.ErrSize) {
+		t.Errorf("%v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+		t.Errorf("%d bytes were allocated", n)
 	}
 }
