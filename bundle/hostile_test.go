@@ -137,7 +137,16 @@ func TestPackHealsResealed(t *testing.T) {
 		"other totals":                 func(e *edit) { e.Seal = func(s *bundle.Seal) { s.Totals.Blobs++ } },
 		"other bundle id":              func(e *edit) { e.Seal = func(s *bundle.Seal) { s.Bundle = r.Descriptor.Digest } },
 		"index says otherwise":         func(e *edit) { e.KeepDB = true; e.Documents[tag]["x.json"] = []byte("{}") },
-		"invalid index.json":           func(e *edit) { e.Raw = func([]byte) []byte { return []byte("{}") } },
+		"index describes it otherwise": func(e *edit) {
+			e.Store = func(x *store.Index) {
+				img := e.Images[tool]
+				img.Reference = "quay.io/other/tool:v1"
+				if err := x.PutImages(img); err != nil {
+					t.Error(err)
+				}
+			}
+		},
+		"invalid index.json": func(e *edit) { e.Raw = func([]byte) []byte { return []byte("{}") } },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

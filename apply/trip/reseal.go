@@ -35,6 +35,7 @@ type Edit struct {
 	Index   func(*ocispec.Index) // changes index.json after it was made from Images; may be nil
 	Raw     func([]byte) []byte  // changes the bytes of index.json; may be nil
 	Seal    func(*bundle.Seal)   // changes the seal before its checksum is made; may be nil
+	Store   func(*store.Index)   // changes the bbolt index after it was made; may be nil
 	NoIndex bool                 // the bbolt index is no database, so that the layout is read
 	KeepDB  bool                 // the bbolt index stays as it was
 	Remove  []digest.Digest      // blobs that are taken away before SHA256SUMS is made
@@ -227,6 +228,9 @@ func (e *Edit) database(b *bundle.Bundle, walked *bundle.Contents) []byte {
 		e.ok(x.Put(r))
 	}
 	e.ok(x.SetMeta(store.MetaInstance, b.Seal.Instance))
+	if e.Store != nil {
+		e.Store(x)
+	}
 	var out bytes.Buffer
 	_, err = x.WriteTo(&out)
 	e.ok(err)
