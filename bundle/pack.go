@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
+	"pannier/store"
 )
 
 // Policy says what happens to a release whose signature is missing or not trusted.
@@ -83,6 +85,7 @@ type PackResult struct {
 	Moved     int64 // bytes fetched and written in this run
 	Resumed   int64 // bytes taken over from partial files of earlier runs
 	Blobs     int   // blobs and manifests on the drive
+	Manifests int   // how many of them are manifests and lists
 	Bytes     int64 // their bytes
 	ReadBack  ReadBack
 	SameDisk  bool // Media lies on the same device as /: perhaps no drive is mounted there
@@ -149,6 +152,9 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if p.unchanged() {
 		res.Unchanged, res.Sealed = true, true
 		res.take(p.have.Seal)
+		for _, r := range p.base.Records {
+			res.count(r)
+		}
 		res.ReadBack = ReadBack{} // nothing was read in this run
 		return nil
 	}
@@ -172,7 +178,10 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	}
 	res.Sealed = true
 	res.take(seal)
-	return nil
+	return p.index.Records(func(r store.Record) error {
+		res.count(r)
+		return nil
+	})
 }
 
 // move moves the blobs, and seals.
@@ -207,6 +216,13 @@ func (p *packer) summarize(res *PackResult) {
 		}
 	}
 	slices.SortFunc(res.Releases, func(a, b PackedRelease) int { return strings.Compare(a.Tag, b.Tag) })
+}
+
+// count counts a record of what is sealed.
+func (res *PackResult) count(r store.Record) {
+	if r.Sealed > 0 && content.IsManifest(r.MediaType) {
+		res.Manifests++
+	}
 }
 
 // take tells of a seal.

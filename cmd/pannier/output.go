@@ -163,7 +163,7 @@ func packResult(r *bundle.PackResult) map[string]any {
 		})
 	}
 	return map[string]any{
-		"sealed": r.Sealed, "unchanged": r.Unchanged, "bundleID": r.BundleID, "blobs": r.Blobs, "bytes": r.Bytes,
+		"sealed": r.Sealed, "unchanged": r.Unchanged, "bundleID": r.BundleID, "blobs": r.Blobs, "manifests": r.Manifests, "bytes": r.Bytes,
 		"fetched": r.Moved, "resumed": r.Resumed, "releases": releases,
 	}
 }

@@ -286,12 +286,8 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 	for _, a := range opts.Additional {
 		c.say("image %s", a.String())
 	}
-	blobs := fmt.Sprintf("%d blobs", r.Blobs)
-	if n := r.Plan.Manifests; n < r.Blobs {
-		blobs = fmt.Sprintf("%d blobs + %d manifests", r.Blobs-n, n)
-	}
 	rows := [][]string{
-		{"on the drive", blobs + ", " + bytesText(r.Bytes)},
+		{"on the drive", fmt.Sprintf("%d blobs + %d manifests, %s", r.Blobs-r.Manifests, r.Manifests, bytesText(r.Bytes))},
 		{"this run", fmt.Sprintf("%s fetched, %s resumed, %s there before", bytesText(r.Moved), bytesText(r.Resumed), bytesText(r.Plan.Bytes.Present))},
 	}
 	if r.ReadBack.Method != "" && r.ReadBack.Blobs > 0 {
