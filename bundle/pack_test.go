@@ -17,6 +17,7 @@ import (
 
 	"pannier/apply/trip"
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
@@ -199,6 +200,15 @@ func TestPackSecondReleaseOntoSealedDrive(t *testing.T) {
 		t.Errorf("packed at once: %s, one after the other: %s", both.BundleID, second.BundleID)
 	}
 	equalRecords(t, b, open(t, other))
+	manifests := 0
+	for _, r := range b.Contents.Records {
+		if content.IsManifest(r.MediaType) {
+			manifests++
+		}
+	}
+	if again := o.Pack(media, "4.8.22"); second.Manifests != manifests || both.Manifests != manifests || again.Manifests != manifests {
+		t.Errorf("%d manifests on the drive, counted were %d, %d and %d", manifests, second.Manifests, both.Manifests, again.Manifests)
+	}
 }
 
 // equalRecords compares what two indexes say of their blobs, but for when they were sealed.
