@@ -145,7 +145,7 @@ func (s *session) typed() string {
 }
 
 var (
-	addressUser  = regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://[^\s/?#:@]*)(:[^\s/?#@]*)?@`)
+	addressUser  = regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://)([^\s/?#]*)@`) // to the last @: passwords may hold one
 	addressQuery = regexp.MustCompile(`(?i)([a-z][a-z0-9+.-]*://[^\s?#]*)[?#].*`)
 )
 
@@ -153,10 +153,11 @@ var (
 func redact(word string) string {
 	word = addressUser.ReplaceAllStringFunc(word, func(s string) string {
 		m := addressUser.FindStringSubmatch(s)
-		if m[2] == "" {
-			return strings.SplitAfter(m[1], "://")[0] + "***@" // a user alone may be a token
+		user, _, password := strings.Cut(m[2], ":")
+		if !password {
+			return m[1] + "***@" // a user alone may be a token
 		}
-		return m[1] + ":***@"
+		return m[1] + user + ":***@"
 	})
 	return addressQuery.ReplaceAllString(word, "${1}?***")
 }

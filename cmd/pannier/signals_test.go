@@ -75,6 +75,7 @@ func TestRedact(t *testing.T) {
 	for word, want := range map[string]string{
 		"--signature-store=http://u:secret@host/a": "--signature-store=http://u:***@host/a",
 		"http://token@host/":                       "http://***@host/",
+		"https://me:p@ss@host/x@y":                 "https://me:***@host/x@y",
 		"https://host/sigs?token=abc&x=y#z":        "https://host/sigs?***",
 		"HTTPS://u:p%40@host:8443/a?q":             "HTTPS://u:***@host:8443/a?***",
 		"quay.io/a/b@sha256:0123":                  "quay.io/a/b@sha256:0123",
