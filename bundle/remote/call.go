@@ -21,6 +21,8 @@ type call struct {
 	path    string // below /v2/<name>/
 	query   url.Values
 	upload  *url.URL // instead of path: a Location that the registry gave
+	root    bool     // instead of path: /v2/ itself
+	nobody  bool     // no credential is sent
 	header  http.Header
 	body    []byte
 	ok      []int    // statuses that are answers; others become errors
@@ -127,7 +129,7 @@ func (r *Repository) send(ctx context.Context, q *call, body *uploadBody, p *pat
 	}
 	stop := r.c.watchSilence(w, r.host, target)
 	w.arm()
-	resp, err := r.doer(target).Do(req)
+	resp, err := r.doer(q, target).Do(req)
 	stop()
 	w.disarm()
 	if err != nil {
@@ -138,7 +140,9 @@ func (r *Repository) send(ctx context.Context, q *call, body *uploadBody, p *pat
 	x := &exchange{c: r.c, h: r.host, resp: resp, watch: w, url: target}
 	for _, s := range q.ok {
 		if s == resp.StatusCode {
-			r.session.served(q.push).Store(true)
+			if !q.root { // /v2/ says nothing of what is allowed in a repository
+				r.session.served(q.push).Store(true)
+			}
 			return x, nil
 		}
 	}
@@ -166,10 +170,10 @@ func (r *Repository) refusal(x *exchange, q *call, p *patience) *Error {
 const maxRefused = 8
 
 // doer is who sends a request: with the repository's credential only to its registry.
-func (r *Repository) doer(target *url.URL) interface {
+func (r *Repository) doer(q *call, target *url.URL) interface {
 	Do(*http.Request) (*http.Response, error)
 } {
-	if strings.EqualFold(target.Host, r.host.name) {
+	if !q.nobody && strings.EqualFold(target.Host, r.host.name) {
 		return r.session.auth
 	}
 	return r.session.plain
@@ -183,6 +187,9 @@ func (r *Repository) target(ctx context.Context, q *call) (*url.URL, error) {
 	base, err := r.c.base(ctx, r.host)
 	if err != nil {
 		return nil, err
+	}
+	if q.root {
+		return url.Parse(base + "/v2/")
 	}
 	u, err := url.Parse(base + "/v2/" + r.path + "/" + q.path)
 	if err != nil {

@@ -33,7 +33,7 @@ type Greeting struct {
 // Ping asks the repository's registry for /v2/, without credentials. An answer that no
 // registry gives is an error, as is none.
 func (r *Repository) Ping(ctx context.Context) (*Greeting, error) {
-	q := &call{op: "ask registry of", method: http.MethodGet, ok: []int{http.StatusOK, http.StatusUnauthorized}}
+	q := &call{op: "ask registry of", method: http.MethodGet, root: true, nobody: true, ok: []int{http.StatusOK, http.StatusUnauthorized}}
 	p := r.c.newPatience()
 	for {
 		g, e := r.greet(ctx, q)
@@ -48,7 +48,7 @@ func (r *Repository) Ping(ctx context.Context) (*Greeting, error) {
 
 func (r *Repository) greet(ctx context.Context, q *call) (*Greeting, *Error) {
 	asked := time.Now()
-	x, e := r.sendBase(ctx, q, r.session.plain, nil)
+	x, e := r.send(ctx, q, nil, nil)
 	if e != nil {
 		return nil, e
 	}
@@ -93,10 +93,10 @@ func challenge(header string) (scheme, realm string) {
 // Authenticate asks for /v2/ with the repository's credential and tells whether a credential
 // was wanted at all. A nil error does not say what that credential may do.
 func (r *Repository) Authenticate(ctx context.Context) error {
-	q := &call{op: "log in to registry of", method: http.MethodGet, ok: []int{http.StatusOK}}
+	q := &call{op: "log in to registry of", method: http.MethodGet, root: true, ok: []int{http.StatusOK}}
 	p := r.c.newPatience()
 	for {
-		x, e := r.sendBase(ctx, q, r.session.auth, p)
+		x, e := r.send(ctx, q, nil, p)
 		if e == nil {
 			x.close()
 			return nil
@@ -115,50 +115,6 @@ func (r *Repository) Credential(ctx context.Context) (text string, found bool, e
 		return "", false, &Error{Op: "look up credential for", Host: r.host.name, Repository: r.name, kinds: []error{ErrAuth}, Err: scrub(err)}
 	}
 	return r.session.advice(), cred != auth.EmptyCredential, nil
-}
-
-// sendBase makes one attempt at /v2/ itself.
-func (r *Repository) sendBase(ctx context.Context, q *call, doer interface {
-	Do(*http.Request) (*http.Response, error)
-}, p *patience) (*exchange, *Error) {
-	if err := r.c.gate(ctx, r.host); err != nil {
-		return nil, &Error{Err: err}
-	}
-	w := newWatch(ctx, r.c.opts.StallAfter)
-	base, err := r.c.base(w.ctx, r.host)
-	if err != nil {
-		w.end()
-		return nil, r.c.classify(err, nil, r.host)
-	}
-	target, err := url.Parse(base + "/v2/")
-	if err != nil {
-		w.end()
-		return nil, &Error{Host: r.host.name, kinds: []error{ErrRefused}, Err: scrub(err)}
-	}
-	req, err := r.request(w.ctx, q, target, nil)
-	if err != nil {
-		w.end()
-		return nil, &Error{Host: r.host.name, kinds: []error{ErrRefused}, Err: scrub(err)}
-	}
-	stop := r.c.watchSilence(w, r.host, target)
-	w.arm()
-	resp, err := doer.Do(req)
-	stop()
-	w.disarm()
-	if err != nil {
-		e := r.c.classify(err, w.cause(), r.host)
-		w.end()
-		return nil, e
-	}
-	x := &exchange{c: r.c, h: r.host, resp: resp, watch: w, url: target}
-	for _, s := range q.ok {
-		if s == resp.StatusCode {
-			return x, nil
-		}
-	}
-	e := r.refusal(x, q, p)
-	x.close()
-	return nil, e
 }
 
 // DeleteManifest asks the registry to remove the manifest d. Many do not allow it. That it is
