@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -167,6 +168,15 @@ func TestBasic(t *testing.T) {
 	exercise(t, newRepo(t, Options{AuthFiles: []string{authFileFor(t, hostOf(s), "me:p")}}, hostOf(s)+"/a/b"))
 	if _, err := newRepo(t, Options{}, hostOf(s)+"/a/b").Resolve(testContext(t), "x"); !errors.Is(err, ErrAuth) || !strings.Contains(err.Error(), "no auth file") {
 		t.Errorf("anonymous: %v", err)
+	}
+	// A pull secret out of memory, as the cluster's is, is asked before any file.
+	secret, err := os.ReadFile(authFileFor(t, hostOf(s), "me:p"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	exercise(t, newRepo(t, Options{AuthData: secret, AuthFiles: []string{authFileFor(t, hostOf(s), "me:wrong")}}, hostOf(s)+"/c/d"))
+	if _, err := New(Options{AuthData: []byte(`{"auths":`)}); err == nil || strings.Contains(err.Error(), "auths") {
+		t.Errorf("malformed secret: %v", err)
 	}
 	mu.Lock()
 	tries = 0
