@@ -162,14 +162,7 @@ func trustKey(registry string) string { return strings.ReplaceAll(registry, ":",
 
 // trust collects what nodes trust for a registry. problem says what could not be read.
 func (in *inspection) trust(ctx context.Context, conf *imageConfig, registry string) (roots *x509.CertPool, from []string, problem error) {
-	roots, from = in.opts.Roots, []string{"system"}
-	if roots != nil {
-		roots = roots.Clone()
-	} else if system, err := x509.SystemCertPool(); err == nil {
-		roots = system
-	} else {
-		roots = x509.NewCertPool()
-	}
+	roots, from = in.systemRoots(), []string{"system"}
 	add := func(name string, keys ...string) {
 		if name == "" {
 			return
@@ -194,6 +187,17 @@ func (in *inspection) trust(ctx context.Context, conf *imageConfig, registry str
 	}
 	add(proxy.Spec.TrustedCA.Name, "ca-bundle.crt")
 	return roots, from, problem
+}
+
+// systemRoots are the authorities that a machine trusts of its own.
+func (in *inspection) systemRoots() *x509.CertPool {
+	if in.opts.Roots != nil {
+		return in.opts.Roots.Clone()
+	}
+	if system, err := x509.SystemCertPool(); err == nil {
+		return system
+	}
+	return x509.NewCertPool()
 }
 
 // handshake connects without judging the certificate: that is done with what nodes trust.

@@ -5,8 +5,8 @@
 // Invariants: an object that pannier did not make is never changed; nothing that stands in
 // one of its own is removed; everything that can be judged by reading is judged before the
 // first write; nothing is acknowledged, forced or paused in a person's place. Nothing here
-// prints, and no host is contacted but the API server, the registry that is named, and what
-// the kubeconfig names.
+// prints, and no host is contacted but the API server, the registry that is named, what the
+// kubeconfig names, and for the alerts the cluster's own monitoring, by its route.
 package cluster
 
 import (
@@ -86,6 +86,7 @@ type Cluster struct {
 	user    string // name in the kubeconfig, for messages
 	base    *url.URL
 	client  *http.Client
+	config  *rest.Config
 	agent   string
 	timing  Timing
 	log     *slog.Logger
@@ -163,7 +164,7 @@ func connect(cfg *rest.Config, user string, opts Options) (*Cluster, error) {
 		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	c := &Cluster{
-		server: base.String(), user: user, base: base, client: client, agent: opts.UserAgent,
+		server: base.String(), user: user, base: base, client: client, config: cfg, agent: opts.UserAgent,
 		timing: opts.Timing.withDefaults(), log: opts.Logger, tell: opts.Progress,
 	}
 	if c.agent == "" {

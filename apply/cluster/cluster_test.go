@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -277,4 +278,23 @@ func TestErrorsAreOfTheCluster(t *testing.T) {
 	if errors.Is(ErrForeign, ErrConflict) || errors.Is(ErrConfig, ErrCluster) || errors.Is(&APIError{Status: 403}, ErrRefused) || !errors.Is(&APIError{Status: 401}, ErrForbidden) {
 		t.Error("kinds are not told apart")
 	}
+}
+
+func FuzzAlerts(f *testing.F) {
+	f.Add([]byte(`{"status":"success","data":{"alerts":[{"labels":{"alertname":"X","severity":"critical","node":"n"},"state":"firing"}]}}`))
+	f.Add([]byte(`{"status":"success","data":{"alerts":[{"labels":{"alertname":"KubeNodeNotReady"},"state":"firing"},{"state":"pending"},{}]}}`))
+	f.Add([]byte(`{"status":"error","error":"no"}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		all, err := parseAlerts(raw)
+		if err != nil {
+			return
+		}
+		got := judgeAlerts(all)
+		critical := slices.ContainsFunc(all, func(a alert) bool {
+			return a.State == "firing" && a.Labels["severity"] == "critical" && a.Labels["alertname"] != "Watchdog"
+		})
+		if got.Status != Pass && got.Status != Warn || critical && got.Status != Warn {
+			t.Errorf("%+v", got)
+		}
+	})
 }

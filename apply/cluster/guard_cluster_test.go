@@ -144,6 +144,10 @@ status:
 		{name: "machine-health-checks", spoil: func(w *world) {
 			w.load("apiVersion: machine.openshift.io/v1beta1\nkind: MachineHealthCheck\nmetadata: {name: workers, namespace: openshift-machine-api}\nspec: {selector: {}, unhealthyConditions: [{type: Ready, status: Unknown, timeout: 300s}]}")
 		}, status: Warn, text: "active: workers"},
+		{name: "alerts", spoil: func(w *world) {
+			w.monitoring.Fire(clustertest.Alert{Name: "ClusterOperatorDown", Severity: "critical", State: "firing", About: "dns"},
+				clustertest.Alert{Name: "etcdNoLeader", Severity: "critical", State: "pending"})
+		}, status: Warn, text: "critical alerts fire: ClusterOperatorDown (dns)"},
 		{name: "clock", opts: func(_ *world, o *UpgradeOptions) {
 			o.Preflight.RegistryTime = func(context.Context) (time.Time, error) { return time.Now().Add(-time.Hour), nil }
 		}, status: Warn, text: "registry: -"},

@@ -91,7 +91,7 @@ type PreflightOptions struct {
 	RegistryTime func(ctx context.Context) (time.Time, error)
 	// Handshake is the state of a TLS connection to host:port, unverified; nil dials.
 	Handshake func(ctx context.Context, address string) (tls.ConnectionState, error)
-	// Roots are what nodes trust of their own; nil takes this machine's.
+	// Roots are what machines trust of their own; nil takes this machine's.
 	Roots *x509.CertPool
 
 	Checked func(Check) // told of each as it is done; may be nil
@@ -137,6 +137,7 @@ func checks() []checkRow {
 		{"disruption-budgets", checkBudgets},
 		{"removed-apis", checkRemovedAPIs},
 		{"machine-health-checks", checkHealthChecks},
+		{"alerts", checkAlerts},
 		{"clock", checkClock},
 	}
 }

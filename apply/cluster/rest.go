@@ -49,6 +49,7 @@ var (
 	oldBudgets       = resource{"policy", "v1beta1", "poddisruptionbudgets", "PodDisruptionBudget"}
 	requestCounts    = resource{"apiserver.openshift.io", "v1", "apirequestcounts", "APIRequestCount"}
 	healthChecks     = resource{"machine.openshift.io", "v1beta1", "machinehealthchecks", "MachineHealthCheck"}
+	routes           = resource{"route.openshift.io", "v1", "routes", "Route"}
 	accessReviews    = resource{"authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview"}
 	subjectReviews   = resource{"authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview"}
 )
@@ -259,11 +260,17 @@ func (c *Cluster) lost(ctx context.Context, verb, what string, err error) error 
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	// The URL is said without the query.
+	return fmt.Errorf("%s %s: %w: %s: %w", verb, what, ErrUnreachable, c.server, bare(err))
+}
+
+// bare is the error of a request without its URL.
+func bare(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
-		err = u.Err // the URL is said below, without the query
+		return u.Err
 	}
-	return fmt.Errorf("%s %s: %w: %s: %w", verb, what, ErrUnreachable, c.server, err)
+	return err
 }
 
 // refusal reads the Status object of an answer; a proxy in between gives none.

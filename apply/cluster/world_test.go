@@ -64,10 +64,12 @@ var (
 
 // world is a cluster in an API server, healthy unless a test spoils it.
 type world struct {
-	t     *testing.T
-	ctx   context.Context
-	plane *clustertest.Plane
-	cert  *x509.Certificate
+	t          *testing.T
+	ctx        context.Context
+	plane      *clustertest.Plane
+	names      *clustertest.Names
+	monitoring *clustertest.Monitoring
+	cert       *x509.Certificate
 
 	mu     sync.Mutex
 	events []Event
@@ -85,7 +87,15 @@ func newWorld(t *testing.T) *world {
 }
 
 func emptyWorld(t *testing.T, plane *clustertest.Plane) *world {
-	return &world{t: t, ctx: t.Context(), plane: plane, cert: testCertificate(t)}
+	t.Helper()
+	w := &world{t: t, ctx: t.Context(), plane: plane, cert: testCertificate(t), names: clustertest.NewNames()}
+	t.Cleanup(w.names.Close)
+	var err error
+	if w.monitoring, err = clustertest.NewMonitoring(plane, w.names); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.monitoring.Close)
+	return w
 }
 
 // load writes objects given as YAML, status included.
@@ -147,6 +157,9 @@ status:
   - {type: Failing, status: "False", lastTransitionTime: "2026-01-01T00:00:00Z"}
   - {type: ReleaseAccepted, status: "True", reason: PayloadLoaded, lastTransitionTime: "2026-01-01T00:00:00Z", message: 'Payload loaded version="%[1]s" image="x" architecture="amd64"'}
 `, version, oldDigest)
+	if err := w.monitoring.Build(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
 	v, _ := parseVersion(version)
 	for _, p := range []struct {
 		name string
@@ -278,7 +291,7 @@ func (w *world) cluster(off ...string) *Cluster { return w.connect(w.plane.Kubec
 
 func (w *world) connect(kubeconfig string, timing Timing, off ...string) *Cluster {
 	w.t.Helper()
-	c, err := Connect(Options{Kubeconfig: []string{kubeconfig}, Timing: timing, Progress: func(e Event) {
+	c, err := Connect(Options{Kubeconfig: []string{kubeconfig}, Timing: timing, Proxy: w.names.Proxy, Progress: func(e Event) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.events = append(w.events, e)

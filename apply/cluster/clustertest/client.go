@@ -104,6 +104,17 @@ func Connect(kubeconfig string) (*Client, error) {
 	}, nil
 }
 
+// as is c with another token.
+func (c *Client) as(token string) *Client {
+	return &Client{Server: c.Server, token: token, http: c.http, kinds: map[string]kind{}}
+}
+
+// bearer is the token of a request.
+func bearer(r *http.Request) string {
+	token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	return token
+}
+
 // config is a kubeconfig. kubeplane writes it as JSON.
 type config struct {
 	APIVersion     string         `json:"apiVersion"`

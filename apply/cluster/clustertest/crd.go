@@ -30,6 +30,7 @@ var CRDs = []string{
 	"machineconfigs.machineconfiguration.openshift.io",
 	"machinehealthchecks.machine.openshift.io",
 	"proxies.config.openshift.io",
+	"routes.route.openshift.io",
 }
 
 // Without is CRDs but for those named.
@@ -149,7 +150,7 @@ func (p *Plane) RemoveCRD(ctx context.Context, name string) error {
 func readCRD(dir, name string) (Object, error) {
 	plural, _, _ := strings.Cut(name, ".")
 	for _, set := range []string{"", "-Default", "-TechPreviewNoUpgrade", "-CustomNoUpgrade"} {
-		files, err := filepath.Glob(filepath.Join(dir, "*", "*", "zz_generated.crd-manifests", "*_"+plural+set+".crd.yaml"))
+		files, err := filepath.Glob(filepath.Join(dir, "*", "*", "zz_generated.crd-manifests", "*"+plural+set+".crd.yaml"))
 		if err != nil {
 			return nil, err
 		}
