@@ -28,8 +28,8 @@ func (u *unpacker) checkSizes() {
 
 func (u *unpacker) checkSize(desc ocispec.Descriptor) {
 	var sizes []string
-	for _, d := range u.source {
-		n, err := d.b.Layout.Stat(desc.Digest)
+	for _, d := range u.sources {
+		n, err := d.Blobs.Stat(desc.Digest)
 		if err == nil && n == desc.Size {
 			return
 		}
@@ -38,7 +38,7 @@ func (u *unpacker) checkSize(desc ocispec.Descriptor) {
 		} else if errors.Is(err, fs.ErrNotExist) {
 			err = errors.New("it is not there")
 		}
-		sizes = append(sizes, fmt.Sprintf("%s: %v", d.media, err))
+		sizes = append(sizes, fmt.Sprintf("%s: %v", d.Name, err))
 	}
 	u.spoil(desc.Digest, fmt.Errorf("blob %s: %w: %s", desc.Digest, bundle.ErrDamaged, strings.Join(sizes, "; ")))
 }

@@ -100,7 +100,7 @@ func readDrive(ctx context.Context, opts DeliveryOptions) (*Delivery, error) {
 	if err := u.open(ctx); err != nil {
 		return nil, err
 	}
-	if len(u.source) == 0 {
+	if len(u.sources) == 0 {
 		return nil, errors.Join(u.errs...)
 	}
 	for _, err := range u.errs { // a pack that was begun since the seal is no matter here

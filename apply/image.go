@@ -18,8 +18,8 @@ import (
 	"pannier/store"
 )
 
-// drives are the opened drives as one source: a blob is taken from the first that has it.
-type drives []*drive
+// sources are the opened sources as one: a blob is taken from the first that has it.
+type sources []*bundle.Source
 
 // image is one image that is to be at the registry.
 type image struct {
@@ -33,11 +33,11 @@ type image struct {
 	present map[digest.Digest]bool
 }
 
-// Fetch opens a blob on the first drive that has a file of its size.
-func (s drives) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+// Fetch opens a blob at the first source that has one of its size.
+func (s sources) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, bundle.ErrDamaged)
 	for _, d := range s.holding(desc) {
-		rc, err := d.b.Layout.Fetch(ctx, desc, offset)
+		rc, err := d.Blobs.Fetch(ctx, desc, offset)
 		if err == nil {
 			return rc, nil
 		}
@@ -46,11 +46,11 @@ func (s drives) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64
 	return nil, last
 }
 
-// holding lists the drives that have a file of the blob's size, or else all that have one.
-func (s drives) holding(desc ocispec.Descriptor) []*drive {
-	var right, other []*drive
+// holding lists the sources that have the blob with its size, or else all that have it.
+func (s sources) holding(desc ocispec.Descriptor) []*bundle.Source {
+	var right, other []*bundle.Source
 	for _, d := range s {
-		switch n, err := d.b.Layout.Stat(desc.Digest); {
+		switch n, err := d.Blobs.Stat(desc.Digest); {
 		case err != nil:
 		case n == desc.Size:
 			right = append(right, d)
@@ -64,26 +64,26 @@ func (s drives) holding(desc ocispec.Descriptor) []*drive {
 	return other
 }
 
-// readAll reads a manifest from the first drive whose copy hashes right.
-func (s drives) readAll(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+// readAll reads a manifest from the first source whose copy hashes right.
+func (s sources) readAll(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, bundle.ErrDamaged)
 	for _, d := range s.holding(desc) {
-		raw, err := content.ReadAll(ctx, d.b.Layout, desc, content.MaxManifest)
+		raw, err := content.ReadAll(ctx, d.Blobs, desc, content.MaxManifest)
 		if err == nil {
 			return raw, nil
 		}
-		last = fmt.Errorf("%s: %w", d.media, err)
+		last = fmt.Errorf("%s: %w", d.Name, err)
 	}
 	return nil, last
 }
 
-// verified is the drives as a Fetcher of manifests that have been checked, so that a walk
-// takes each from a drive whose copy is good.
-type verified struct{ drives }
+// verified is the sources as a Fetcher of manifests that have been checked, so that a walk
+// takes each from a source whose copy is good.
+type verified struct{ sources }
 
 func (v verified) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	if desc.Size > content.MaxManifest {
-		return v.drives.Fetch(ctx, desc, offset)
+		return v.sources.Fetch(ctx, desc, offset)
 	}
 	raw, err := v.readAll(ctx, desc)
 	if err != nil {
@@ -92,8 +92,8 @@ func (v verified) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 	return io.NopCloser(strings.NewReader(string(raw[min(offset, int64(len(raw))):]))), nil
 }
 
-// selectImages lists the images of the chosen releases, each from the drive that was judged
-// for it, and all additional ones. What another drive calls an image of a release is not
+// selectImages lists the images of the chosen releases, each from the source that was judged
+// for it, and all additional ones. What another source calls an image of a release is not
 // looked at.
 func (u *unpacker) selectImages() {
 	seen := map[string]bool{}
@@ -109,7 +109,7 @@ func (u *unpacker) selectImages() {
 		}
 	}
 	for _, s := range u.releases {
-		for _, img := range s.drive.b.Contents.Images {
+		for _, img := range s.from.Contents.Images {
 			switch img.Kind {
 			case store.KindRelease, store.KindComponent:
 				if img.Release == s.record.Tag {
@@ -122,8 +122,8 @@ func (u *unpacker) selectImages() {
 			}
 		}
 	}
-	for _, d := range u.source {
-		for _, img := range d.b.Contents.Images {
+	for _, d := range u.sources {
+		for _, img := range d.Contents.Images {
 			if img.Kind == store.KindAdditional {
 				add(img)
 			}
@@ -151,13 +151,13 @@ func (u *unpacker) conflicts() error {
 	return nil
 }
 
-// walk reads the manifests of every selected image from the drives.
+// walk reads the manifests of every selected image from the sources.
 func (u *unpacker) walk(ctx context.Context) error {
 	for _, img := range u.images {
 		if err := u.target(img); err != nil {
 			return err
 		}
-		err := bundle.Walk(ctx, verified{u.source}, img.record.Descriptor,
+		err := bundle.Walk(ctx, verified{u.sources}, img.record.Descriptor,
 			func(n bundle.Node) error { img.nodes = append(img.nodes, n); return nil },
 			func(d ocispec.Descriptor) error { img.blobs = append(img.blobs, d); return nil },
 			func(d ocispec.Descriptor, err error) error {

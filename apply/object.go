@@ -83,7 +83,7 @@ func (u *unpacker) renderMirrorSets(releases []*selected) error {
 	digests, tags := u.additionalMirrors()
 	var sources []string
 	for _, s := range releases {
-		list, err := s.drive.b.Contents.Sources(s.record.Tag)
+		list, err := s.from.Contents.Sources(s.record.Tag)
 		if err != nil {
 			return err
 		}
@@ -167,11 +167,11 @@ func (u *unpacker) additionalMirrors() (digests, tags []objects.Mirror) {
 // differs from the one rendered now, which is the one that counts.
 func (u *unpacker) compareRendered(releases []*selected, kind objects.Kind) {
 	for _, s := range releases {
-		was, ok := s.drive.b.Contents.RenderedMirrorSet(s.record.Tag)
+		was, ok := s.from.Contents.RenderedMirrorSet(s.record.Tag)
 		if !ok {
 			continue
 		}
-		sources, err := s.drive.b.Contents.Sources(s.record.Tag)
+		sources, err := s.from.Contents.Sources(s.record.Tag)
 		if err != nil {
 			continue
 		}
@@ -199,7 +199,7 @@ func (u *unpacker) renderReleaseJSON(releases []*selected) error {
 			Tags:  []string{rel.Tag}, Previous: rel.Previous, Signature: s.verdict.Status,
 		}
 		var err error
-		if info.Sources, err = s.drive.b.Contents.Sources(rel.Tag); err != nil {
+		if info.Sources, err = s.from.Contents.Sources(rel.Tag); err != nil {
 			return err
 		}
 		for _, img := range u.images {

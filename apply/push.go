@@ -61,7 +61,7 @@ func (u *unpacker) captured() []*wantedBlob {
 	var out []*wantedBlob
 	seen := map[digest.Digest]bool{}
 	for _, s := range u.releases {
-		contents := s.drive.b.Contents
+		contents := s.from.Contents
 		for _, img := range contents.Images {
 			if img.Kind != store.KindDocuments || img.Release != s.record.Tag {
 				continue
@@ -174,9 +174,8 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 		return nil
 	}
 	if len(b.lacking) == 0 {
-		err := u.readGood(ctx, b.desc, func(d *drive) error {
-			_, err := d.b.Layout.Verify(ctx, b.desc, nil)
-			return err
+		err := u.readGood(ctx, b.desc, func(d *bundle.Source) error {
+			return content.Verify(ctx, d.Blobs, b.desc)
 		})
 		if err == nil && !u.isBad(b.desc.Digest) {
 			to := &u.res.Present
@@ -195,7 +194,7 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 				continue // it has been read and verified for the repository before
 			}
 		}
-		err := u.readGood(ctx, b.desc, func(d *drive) error {
+		err := u.readGood(ctx, b.desc, func(d *bundle.Source) error {
 			return repo.PushBlob(ctx, b.desc, p.opener(d, b.desc))
 		})
 		if err != nil {
@@ -210,18 +209,18 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 	return nil
 }
 
-// opener opens a blob on a drive anew for every attempt to upload it, through the verifying
+// opener opens a blob at its source anew for every attempt to upload it, through the verifying
 // reader: the last bytes are handed over only if all of them were right.
-func (p *blobPush) opener(d *drive, desc ocispec.Descriptor) func(context.Context, int64) (io.ReadCloser, error) {
+func (p *blobPush) opener(d *bundle.Source, desc ocispec.Descriptor) func(context.Context, int64) (io.ReadCloser, error) {
 	return func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-		rc, err := d.b.Layout.Fetch(ctx, desc, 0)
+		rc, err := d.Blobs.Fetch(ctx, desc, 0)
 		if err != nil {
-			return nil, &driveError{err}
+			return nil, &sourceError{err}
 		}
 		r, err := content.NewReader(rc, desc)
 		if err != nil {
 			rc.Close()
-			return nil, &driveError{err}
+			return nil, &sourceError{err}
 		}
 		m := &meter{r: r, c: rc, size: desc.Size, add: func(n int64) { p.add(func(e *bundle.Event) { e.Done += n }) }}
 		if offset > 0 {
@@ -235,14 +234,14 @@ func (p *blobPush) opener(d *drive, desc ocispec.Descriptor) func(context.Contex
 	}
 }
 
-// driveError is an error of the drive, so that it is not taken for one of the registry.
-type driveError struct{ err error }
+// sourceError is an error of the source, so that it is not taken for one of the registry.
+type sourceError struct{ err error }
 
-func (e *driveError) Error() string { return e.err.Error() }
-func (e *driveError) Unwrap() error { return e.err }
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
 
 // meter counts what is read, takes that back if it is closed before the end (the attempt is
-// made again), and marks errors as the drive's.
+// made again), and marks errors as the source's.
 type meter struct {
 	r       io.Reader
 	c       io.Closer
@@ -255,7 +254,7 @@ func (m *meter) Read(p []byte) (int, error) {
 	m.n += int64(n)
 	m.add(int64(n))
 	if err != nil && err != io.EOF {
-		err = &driveError{err}
+		err = &sourceError{err}
 	}
 	return n, err
 }
@@ -268,34 +267,34 @@ func (m *meter) Close() error {
 	return m.c.Close()
 }
 
-// readGood calls read with each drive that has the blob until one copy is right. If none is,
-// the blob is noted as bad. It returns errors that are not the drive's.
-func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read func(*drive) error) error {
+// readGood calls read with each source that has the blob until one copy is right. If none is,
+// the blob is noted as bad. It returns errors of the registry, and of a source that is gone.
+func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read func(*bundle.Source) error) error {
 	last := fmt.Errorf("blob %s: it is not there", desc.Digest)
-	for _, d := range u.source.holding(desc) {
+	for _, d := range u.sources.holding(desc) {
 		err := read(d)
 		if err == nil {
-			return d.pulse.Feel(nil)
+			return d.Feel(nil)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		var de *driveError
-		if !errors.As(err, &de) && errors.As(err, new(*remote.Error)) {
+		var se *sourceError
+		if !errors.As(err, &se) && errors.As(err, new(*remote.Error)) {
 			return err
 		}
-		if gone := d.pulse.Feel(err); gone != nil {
+		if gone := d.Feel(err); gone != nil {
 			u.forgive()
-			return fmt.Errorf("%s: %w", d.media, gone)
+			return fmt.Errorf("%s: %w", d.Name, gone)
 		}
-		last = fmt.Errorf("blob %s on %s: %w", desc.Digest, d.media, err)
+		last = fmt.Errorf("blob %s on %s: %w", desc.Digest, d.Name, err)
 	}
 	u.spoil(desc.Digest, fmt.Errorf("%w: %w", bundle.ErrDamaged, last))
 	return nil
 }
 
 // forgive takes back what was said of blobs that could not be read when it turns out that the
-// drive is gone: it says nothing of them.
+// drive is gone: that says nothing of them.
 func (u *unpacker) forgive() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

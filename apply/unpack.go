@@ -13,7 +13,6 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle"
-	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -110,8 +109,8 @@ type unpacker struct {
 	log  *slog.Logger
 	res  *UnpackResult
 
-	drives   []*drive
-	source   drives
+	opened   []*bundle.Source
+	sources  sources     // those of them that something may be taken from
 	releases []*selected // what is pushed, by tag
 	images   []*image    // in order of their tags
 
@@ -120,16 +119,9 @@ type unpacker struct {
 	errs []error                 // what was refused before anything was pushed
 }
 
-// drive is one opened bundle.
-type drive struct {
-	media string
-	b     *bundle.Bundle
-	pulse layout.Pulse
-}
-
 // selected is a release that is to be pushed.
 type selected struct {
-	drive   *drive
+	from    *bundle.Source
 	record  store.Release
 	verdict bundle.SignatureVerdict
 	unread  bool // its image could not be read, so that nobody knows what it is made of
@@ -151,8 +143,8 @@ func newUnpacker(opts UnpackOptions) *unpacker {
 }
 
 func (u *unpacker) close() {
-	for _, d := range u.drives {
-		d.b.Close()
+	for _, d := range u.opened {
+		d.Close()
 	}
 }
 
@@ -202,33 +194,32 @@ func (u *unpacker) run(ctx context.Context) error {
 	return errors.Join(append(append(u.errs, u.refusals()...), err)...)
 }
 
-// open opens the drives and judges their seals. A drive that is not sealed is refused; the
-// others go on.
+// open opens the drives. One that nothing may be taken from is refused; the others go on.
 func (u *unpacker) open(ctx context.Context) error {
 	for _, media := range u.opts.Media {
-		b, err := bundle.Open(ctx, media, bundle.OpenOptions{Cache: u.opts.Cache, Logger: u.log})
+		d, err := bundle.OpenSource(ctx, media, bundle.OpenOptions{Cache: u.opts.Cache, Logger: u.log})
 		if err != nil {
 			return err
 		}
-		d := &drive{media: media, b: b}
-		u.drives = append(u.drives, d)
-		switch {
-		case b.Seal == nil && len(b.SealProblems) > 0:
-			p := b.SealProblems[0]
-			u.errs = append(u.errs, fmt.Errorf("%s: %s: %w: %w", media, p.Path, bundle.ErrDamaged, p.Err))
-			continue
-		case b.Seal == nil:
-			u.errs = append(u.errs, fmt.Errorf("%s: %w: packing of %s has not finished", media, bundle.ErrUnsealed, b.Contents.Names()))
-			continue
-		case b.Interrupted:
-			u.errs = append(u.errs, fmt.Errorf("%s: %w: a later pack onto this drive has not finished; what was sealed before it is unpacked", media, bundle.ErrUnsealed))
-		}
-		if b.IndexProblem != nil {
-			u.warn("%s: the index on the drive cannot be used (%v); the layout is read instead", media, b.IndexProblem)
-		}
-		u.source = append(u.source, d)
+		u.take(d)
 	}
 	return nil
+}
+
+// take adds an opened source, which is closed with the unpacker.
+func (u *unpacker) take(d *bundle.Source) {
+	u.opened = append(u.opened, d)
+	if d.Refused != nil {
+		u.errs = append(u.errs, d.Refused)
+		return
+	}
+	if d.Unfinished != nil {
+		u.errs = append(u.errs, d.Unfinished)
+	}
+	for _, note := range d.Notes {
+		u.warn("%s", note)
+	}
+	u.sources = append(u.sources, d)
 }
 
 func (u *unpacker) warn(format string, args ...any) {
@@ -241,23 +232,23 @@ func (u *unpacker) warn(format string, args ...any) {
 func (u *unpacker) choose(ctx context.Context) error {
 	seen := map[string]digest.Digest{}
 	var lacking error
-	for _, d := range u.source {
-		tags, err := d.b.Contents.Select(u.opts.Releases)
-		if err != nil && len(u.source) == 1 {
-			return fmt.Errorf("%s: %w", d.media, err)
+	for _, d := range u.sources {
+		tags, err := d.Contents.Select(u.opts.Releases)
+		if err != nil && len(u.sources) == 1 {
+			return fmt.Errorf("%s: %w", d.Name, err)
 		}
 		if err != nil {
-			lacking = fmt.Errorf("%s: %w", d.media, err)
+			lacking = fmt.Errorf("%s: %w", d.Name, err)
 		}
-		for _, rel := range d.b.Contents.Releases {
+		for _, rel := range d.Contents.Releases {
 			if !slices.Contains(tags, rel.Tag) && !slices.Contains(u.res.LeftOut, rel.Tag) {
 				u.res.LeftOut = append(u.res.LeftOut, rel.Tag)
 			}
 		}
 		for _, tag := range tags {
-			rel, _ := d.b.Contents.Release(tag)
+			rel, _ := d.Contents.Release(tag)
 			if other, ok := seen[tag]; ok && other != rel.Descriptor.Digest {
-				return fmt.Errorf("%s: %w: %s is %s on one drive and %s on another", d.media, bundle.ErrConflict, tag, other, rel.Descriptor.Digest)
+				return fmt.Errorf("%s: %w: %s is %s on one drive and %s on another", d.Name, bundle.ErrConflict, tag, other, rel.Descriptor.Digest)
 			}
 			seen[tag] = rel.Descriptor.Digest
 			if slices.ContainsFunc(u.releases, func(s *selected) bool { return s.record.Tag == tag }) {
@@ -275,29 +266,33 @@ func (u *unpacker) choose(ctx context.Context) error {
 	return nil
 }
 
-// judge checks that the drive holds what the release image says, and the signature of that;
-// a release that fails is refused as a whole.
-func (u *unpacker) judge(ctx context.Context, d *drive, rel store.Release) error {
-	wrong := d.b.Contents.CheckPayload(ctx, verified{u.source}, rel.Tag)
+// judge checks that the source holds what the release image says, and the signature of that,
+// unless both have been judged when it was opened; a release that fails is refused as a whole.
+func (u *unpacker) judge(ctx context.Context, d *bundle.Source, rel store.Release) error {
+	if verdict, ok := d.Judged[rel.Tag]; ok {
+		u.releases = append(u.releases, &selected{from: d, record: rel, verdict: verdict})
+		return nil
+	}
+	wrong := d.Contents.CheckPayload(ctx, verified{u.sources}, rel.Tag)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	for _, err := range wrong {
-		u.errs = append(u.errs, fmt.Errorf("%s: %w", d.media, err))
+		u.errs = append(u.errs, fmt.Errorf("%s: %w", d.Name, err))
 	}
 	unread := bundle.Unread(wrong)
 	if len(wrong) > 0 && !unread {
 		return nil
 	}
-	verdict, err := verify.Signature(ctx, d.b, rel.Tag, u.opts.Signatures, u.opts.StoreClient, u.opts.Stores)
+	verdict, err := verify.Signature(ctx, d.Contents, d.Blobs, rel.Tag, u.opts.Signatures, u.opts.StoreClient, u.opts.Stores)
 	if err != nil {
 		return err
 	}
-	s := &selected{drive: d, record: rel, verdict: verdict, unread: unread}
+	s := &selected{from: d, record: rel, verdict: verdict, unread: unread}
 	if verdict.Status != bundle.SignatureVerified {
 		serr := &bundle.SignatureError{Tag: rel.Tag, Digest: rel.Descriptor.Digest.String(), Verdict: verdict}
 		if u.opts.Policy == bundle.PolicyRequire {
-			u.errs = append(u.errs, fmt.Errorf("%s: %w", d.media, serr))
+			u.errs = append(u.errs, fmt.Errorf("%s: %w", d.Name, serr))
 			return nil
 		}
 		u.warn("%v", serr)

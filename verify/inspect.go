@@ -128,7 +128,7 @@ func inspectRelease(ctx context.Context, b *bundle.Bundle, rel store.Release, v 
 			r.Bytes += rec.Size
 		}
 	}
-	verdict, err := Signature(ctx, b, rel.Tag, v, nil, nil)
+	verdict, err := Signature(ctx, b.Contents, b.Layout, rel.Tag, v, nil, nil)
 	if err != nil {
 		return r, err
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -20,7 +21,7 @@ func (a *audit) releases(ctx context.Context) error {
 	for _, tag := range tags {
 		rel, _ := a.b.Contents.Release(tag)
 		a.payload(ctx, tag)
-		verdict, err := Signature(ctx, a.b, tag, a.opts.Signatures, a.opts.Client, a.opts.Stores)
+		verdict, err := Signature(ctx, a.b.Contents, a.b.Layout, tag, a.opts.Signatures, a.opts.Client, a.opts.Stores)
 		if err != nil {
 			return err
 		}
@@ -90,12 +91,12 @@ func (a *audit) additional() {
 	}
 }
 
-// Signature judges the signature of a release on a drive, afresh: what the drive recorded
-// when it was packed proves nothing. Where the drive carries none, the stores are asked, if
+// Signature judges the signature of a release afresh; c is what holds it, f reads that. What
+// a drive recorded when it was packed proves nothing. Where c carries no signature, the stores are asked, if
 // a client is given. It returns an error only if ctx ended; what could not be read on the
 // drive is a problem in the verdict.
-func Signature(ctx context.Context, b *bundle.Bundle, tag string, v bundle.SignatureVerifier, client *remote.Client, stores []string) (bundle.SignatureVerdict, error) {
-	signed, err := b.Contents.Signed(ctx, b.Layout, tag)
+func Signature(ctx context.Context, c *bundle.Contents, f content.Fetcher, tag string, v bundle.SignatureVerifier, client *remote.Client, stores []string) (bundle.SignatureVerdict, error) {
+	signed, err := c.Signed(ctx, f, tag)
 	if ctx.Err() != nil {
 		return bundle.SignatureVerdict{}, ctx.Err()
 	}

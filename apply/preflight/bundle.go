@@ -157,7 +157,7 @@ func bundleSignatures(ctx context.Context, f *far) Check {
 	}
 	var checks []Check
 	for _, r := range releases {
-		verdict, err := verify.Signature(ctx, b, r.Tag, f.opts.Signatures, nil, nil)
+		verdict, err := verify.Signature(ctx, b.Contents, b.Layout, r.Tag, f.opts.Signatures, nil, nil)
 		if err != nil {
 			checks = append(checks, fail(err, driveRemedy(err), "%s: %v", r.Tag, err))
 			continue

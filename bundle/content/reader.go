@@ -1,6 +1,7 @@
 package content
 
 import (
+	"context"
 	"fmt"
 	"hash"
 	"io"
@@ -67,6 +68,31 @@ func (v *Reader) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// Verify reads the whole of desc from f and reports whether it is what desc names, by an error
+// wrapping [ErrSize] or [ErrDigest] if not. It holds a buffer, not the blob.
+func Verify(ctx context.Context, f Fetcher, desc ocispec.Descriptor) error {
+	rc, err := f.Fetch(ctx, desc, 0)
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	r, err := NewReader(rc, desc)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, min(desc.Size+1, verifyBuffer))
+	for err == nil {
+		_, err = r.Read(buf)
+	}
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// verifyBuffer is how many bytes [Verify] reads at a time.
+const verifyBuffer = 256 << 10
 
 // verify is called when as many bytes as expected have been read.
 func (v *Reader) verify() error {

@@ -139,3 +139,25 @@ func TestReadAll(t *testing.T) {
 		}
 	}
 }
+
+func TestVerify(t *testing.T) {
+	data := bytes.Repeat([]byte("the quick brown fox "), 50_000) // more than one buffer
+	desc := content.Descriptor("x", data)
+	wrong := bytes.Clone(data)
+	wrong[len(wrong)-1] ^= 1
+	for _, tc := range []struct {
+		what string
+		data []byte
+		want error
+	}{
+		{"right", data, nil}, {"wrong", wrong, content.ErrDigest}, {"too short", data[1:], content.ErrSize},
+		{"too long", append(bytes.Clone(data), '!'), content.ErrSize}, {"nothing", nil, content.ErrSize},
+	} {
+		if err := content.Verify(t.Context(), fetcher(tc.data), desc); !errors.Is(err, tc.want) {
+			t.Errorf("%s: %v, want %v", tc.what, err, tc.want)
+		}
+	}
+	if err := content.Verify(t.Context(), fetcher(nil), content.Descriptor("x", nil)); err != nil {
+		t.Errorf("empty: %v", err)
+	}
+}

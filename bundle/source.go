@@ -1,0 +1,89 @@
+package bundle
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+
+	"pannier/bundle/content"
+	"pannier/bundle/layout"
+)
+
+// Blobs are the bytes of a [Source]: opened by their descriptor, from an offset on, and not
+// verified.
+type Blobs interface {
+	content.Fetcher
+	// Stat returns how many bytes a blob has there; the error wraps [fs.ErrNotExist] if there
+	// is none.
+	Stat(d digest.Digest) (int64, error)
+}
+
+// Source is a place that releases and images are taken from, opened: a drive, or a registry.
+// Whoever takes from it need not know which. Nothing in it is trusted but Judged.
+type Source struct {
+	Name     string // for messages: the folder of a drive
+	Contents *Contents
+	Blobs    Blobs
+
+	// Refused says why nothing may be taken from it, as from a drive that is not sealed; nil
+	// if something may. It wraps [ErrUnsealed] or [ErrDamaged].
+	Refused error
+	// Unfinished says what it lacks beside what may be taken from it; it wraps [ErrUnsealed].
+	Unfinished error
+	// Notes are for the person who takes from it.
+	Notes []string
+
+	// Judged are the releases, by tag, whose image and signature were judged when the source
+	// was opened, from the bytes that Contents were made of. Others are still to be judged.
+	Judged map[string]SignatureVerdict
+
+	feel  func(error) error
+	close func() error
+}
+
+// Close lets go of the source.
+func (s *Source) Close() error {
+	if s.close == nil {
+		return nil
+	}
+	return s.close()
+}
+
+// Feel is told the outcome of reading each blob. It returns nil while that speaks of the blob
+// alone, and an error once it says that the source itself is gone.
+func (s *Source) Feel(err error) error {
+	if s.feel == nil {
+		return nil
+	}
+	return s.feel(err)
+}
+
+// OpenSource opens what lies at media, to take releases from it. It writes nothing there.
+// Errors are those of [Open]; a drive that is not sealed is none, look at Refused.
+func OpenSource(ctx context.Context, media string, opts OpenOptions) (*Source, error) {
+	b, err := Open(ctx, media, opts)
+	if err != nil {
+		return nil, err
+	}
+	return b.source(media), nil
+}
+
+// source is the bundle as a source, which judges its seal.
+func (b *Bundle) source(media string) *Source {
+	pulse := &layout.Pulse{}
+	s := &Source{Name: media, Contents: b.Contents, Blobs: b.Layout, feel: pulse.Feel, close: b.Close}
+	switch {
+	case b.Seal == nil && len(b.SealProblems) > 0:
+		p := b.SealProblems[0]
+		s.Refused = fmt.Errorf("%s: %s: %w: %w", media, p.Path, ErrDamaged, p.Err)
+	case b.Seal == nil:
+		s.Refused = fmt.Errorf("%s: %w: packing of %s has not finished", media, ErrUnsealed, b.Contents.Names())
+	case b.Interrupted:
+		s.Unfinished = fmt.Errorf("%s: %w: a later pack onto this drive has not finished; what was sealed before it is unpacked", media, ErrUnsealed)
+	}
+	if b.IndexProblem != nil && s.Refused == nil {
+		s.Notes = append(s.Notes, fmt.Sprintf("%s: the index on the drive cannot be used (%v); the layout is read instead", media, b.IndexProblem))
+	}
+	return s
+}
