@@ -221,6 +221,7 @@ type progressEvent struct {
 	Rate       int64   `json:"rate"`           // bytes a second
 	Left       float64 `json:"left,omitempty"` // seconds
 	Wait       string  `json:"wait,omitempty"`
+	Seconds    float64 `json:"seconds,omitempty"` // that the phase took, at its end
 }
 
 func (v *eventView) print(event string, m *meter, now time.Time) {
@@ -235,6 +236,9 @@ func (v *eventView) print(event string, m *meter, now time.Time) {
 		if left, ok := m.left(); ok {
 			doc.Left = left.Seconds()
 		}
+	}
+	if !m.ended.IsZero() {
+		doc.Seconds = m.ended.Sub(m.started).Seconds()
 	}
 	v.console.event(doc)
 }

@@ -74,9 +74,9 @@ func (f *bigFile) chunk(b []byte, i int64) {
 	_, _ = rand.NewChaCha8(seed).Read(b)
 }
 
-// largeLayer adds a layer that is computed when it is read.
-func (m *maker) largeLayer(names ...any) (layer, error) {
-	f, err := newBigFile("usr/share/large", m.LargeLayer, append([]any{m.Seed, m.LargeLayer}, names...)...)
+// computedLayer adds a layer of about size bytes that is computed when it is read.
+func (m *maker) computedLayer(size int64, names ...any) (layer, error) {
+	f, err := newBigFile("usr/share/large", size, append([]any{m.Seed, size}, names...)...)
 	if err != nil {
 		return layer{}, err
 	}
@@ -92,4 +92,16 @@ func (m *maker) largeLayer(names ...any) (layer, error) {
 	d := digest.NewDigest(digest.SHA256, h)
 	m.r.Large[d] = section
 	return layer{ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: f.total}, d}, nil
+}
+
+func (m *maker) computedLayers(sizes []int64, names ...any) ([]layer, error) {
+	var out []layer
+	for i, size := range sizes {
+		l, err := m.computedLayer(size, append([]any{i}, names...)...)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, l)
+	}
+	return out, nil
 }

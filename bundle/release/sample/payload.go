@@ -37,6 +37,7 @@ func componentNames(n int) []string {
 // base is what release images are built on: an architecture's version operator.
 type base struct {
 	arch   string
+	below  []layer // Options.BaseLayers
 	layers []layer
 	image  ocispec.Descriptor
 }
@@ -54,6 +55,9 @@ func (m *maker) components() ([]base, error) {
 			return nil, err
 		}
 		bases[i] = base{arch: arch, layers: []layer{os, tools}}
+		if bases[i].below, err = m.computedLayers(m.BaseLayers, "base", arch); err != nil {
+			return nil, err
+		}
 	}
 	done := slices.Clone(bases)
 	list := componentNames(m.Components)
@@ -96,18 +100,25 @@ func (m *maker) component(i int, name string, on base) (ocispec.Descriptor, []la
 	if i%4 == 1 || name == names[0] {
 		version = m.Version
 	}
-	layers := slices.Clone(on.layers[:1+i%2])
+	layers := slices.Concat(on.below, on.layers[:1+i%2])
 	own, err := m.fileLayer("usr/bin/"+name, on.arch, version)
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}
 	layers = append(layers, own)
 	if i < m.LargeLayers {
-		large, err := m.largeLayer(name, on.arch)
+		large, err := m.computedLayer(m.LargeLayer, name, on.arch)
 		if err != nil {
 			return ocispec.Descriptor{}, nil, err
 		}
 		layers = append(layers, large)
+	}
+	if i < len(m.Layers) {
+		further, err := m.computedLayers(m.Layers[i], name, on.arch)
+		if err != nil {
+			return ocispec.Descriptor{}, nil, err
+		}
+		layers = append(layers, further...)
 	}
 	labels := map[string]string{
 		"name": "sample/" + name, "version": "v" + version,

@@ -47,6 +47,12 @@ type Options struct {
 	LargeLayer  int64
 	LargeLayers int
 
+	// BaseLayers are further layers under every component, and Layers further ones of each
+	// component, all given by their sizes and computed like LargeLayer. Components beyond the
+	// end of Layers have none.
+	BaseLayers []int64
+	Layers     [][]int64
+
 	Seed     int64     // another seed shares no component with this one
 	Previous []string  // versions that may update to this one
 	URL      string    // of the errata
