@@ -20,7 +20,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt vet lint build demo test race e2e readers test-cluster fuzz bench dist tidy tidy-check clean
+.PHONY: all help fmt vet lint build demo test race e2e readers test-cluster fuzz bench microbench dist tidy tidy-check clean
 
 all: fmt vet lint build ## check the format, vet, staticcheck, build bin/pannier
 
@@ -60,6 +60,9 @@ bin/oras: testdata/readers/go.mod testdata/readers/go.sum
 bin/regctl: testdata/readers/go.mod testdata/readers/go.sum
 	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/regclient/regclient/cmd/regctl
 
+bin/crane: testdata/readers/go.mod testdata/readers/go.sum
+	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/google/go-containerregistry/cmd/crane
+
 test-cluster: bin/kubeplane ## apply, upgrade and preflight against a real API server (11 CPU-minutes the first time)
 	$(GO) test -tags cluster -count=1 -timeout 30m ./apply/cluster/... ./cmd/...
 
@@ -90,7 +93,11 @@ fuzz: ## every fuzz target for FUZZTIME (default 5s)
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
 	done
 
-bench: ## every benchmark; compare two runs with `go tool -modfile=testdata/tools/go.mod benchstat`
+bench: build readers bin/crane ## pannier beside the floor and other tools (minutes, 10 GB of disk; docs/performance.md)
+	$(GO) build -o bin/bench ./cmd/bench
+	bin/bench $(BENCHFLAGS)
+
+microbench: ## every Go benchmark; compare two runs with `go tool -modfile=testdata/tools/go.mod benchstat`
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
 dist: ## static binaries for PLATFORMS as reproducible archives in dist/, with SHA256SUMS

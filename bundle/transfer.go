@@ -32,7 +32,7 @@ const (
 // transfer brings every wanted blob onto the drive: large ones first, so that the last
 // seconds keep every connection busy, manifests and documents after what they name.
 func (p *packer) transfer(ctx context.Context) (moved, resumed int64, err error) {
-	t := &transfer{p: p, done: make(chan finished, 2*p.opts.Jobs)}
+	t := &transfer{p: p, done: make(chan finished, flushBlobs)}
 	t.total.TotalBlobs = len(p.items)
 	var blobs, small []*item
 	for _, d := range slices.Sorted(maps.Keys(p.items)) {
@@ -89,7 +89,7 @@ type transfer struct {
 	total   Event
 }
 
-// finished is a blob that is in place but not yet durable.
+// finished is a blob that is whole but not yet durable.
 type finished struct {
 	it     *item
 	slices content.Slices

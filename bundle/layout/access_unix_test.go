@@ -57,7 +57,7 @@ func TestSomebodyElseReads(t *testing.T) {
 	l, err := Create(filepath.Join(top, "media"), Options{})
 	if err == nil {
 		b, desc := blob(5000)
-		_, err = l.IngestBytes(t.Context(), desc, b)
+		err = ingest(t, l, desc, b)
 		err = errors.Join(err, l.WriteFile("pannier/objects/a.yaml", []byte("a")), l.Close())
 	}
 	unix.Umask(old)

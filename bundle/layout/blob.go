@@ -231,5 +231,8 @@ func (l *Layout) RemovePartial(d digest.Digest) error {
 	if err := content.CheckDigest(d); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	delete(l.waiting, d)
+	l.mu.Unlock()
 	return l.RemoveFile(PartialPath(d))
 }

@@ -42,7 +42,7 @@ func resident(t *testing.T, path string) int {
 func TestCacheIsReallyDropped(t *testing.T) {
 	l := newLayout(t, Options{})
 	b, desc := blob(4 << 20)
-	if _, err := l.IngestBytes(t.Context(), desc, b); err != nil {
+	if err := ingest(t, l, desc, b); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Flush(t.Context()); err != nil {

@@ -6,28 +6,53 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+
+	"github.com/opencontainers/go-digest"
 )
 
-// ingested remembers that name was given to a file that must be synced once more.
-func (l *Layout) ingested(name string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.tick++
-	l.unsynced[name] = l.tick
+// waiting is a blob that is whole under the name of its partial file and has been compared,
+// and gets its own name at the next Flush.
+type waiting struct {
+	replace bool // something else is under the blob's name
 }
 
-// Flush is the second sync: when it returns nil, every blob whose ingest had returned before
-// the call is durable, under its name, on every file system including FAT, and may be recorded
-// as complete. It is one syncfs where the file system can be relied on for that, else one
-// sync for each blob since the last Flush.
+// whole notes that the partial file of d holds all of it.
+func (l *Layout) whole(d digest.Digest, replace bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting[d] = waiting{replace}
+}
+
+// isWhole reports whether d waits for the next Flush.
+func (l *Layout) isWhole(d digest.Digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.waiting[d]
+	return ok
+}
+
+// named remembers that name was given to a file that must be synced once more.
+func (l *Layout) named(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsynced[name] = true
+}
+
+// Flush gives every blob whose ingest had returned before the call its name, and makes it
+// durable: when it returns nil they are there on every file system including FAT, and may be
+// recorded as complete. First their bytes are synced, then the files renamed, then synced a
+// second time. Each sync is one syncfs where the file system can be relied on for that, else
+// one for each file.
 //
 // A Flush that failed stays failed: the kernel reports lost writes once and then calls the
-// same pages clean. Open the layout again and ingest; blobs are then hashed from the medium.
+// same pages clean. Open the layout again and ingest; what is there is then hashed from the
+// medium.
 func (l *Layout) Flush(ctx context.Context) error {
+	l.flushing.Lock()
+	defer l.flushing.Unlock()
 	l.mu.Lock()
 	err := l.flushErr
-	names := slices.Sorted(maps.Keys(l.unsynced))
-	until := l.tick
+	todo, again := maps.Clone(l.waiting), maps.Clone(l.unsynced)
 	l.mu.Unlock()
 	if err != nil {
 		return err
@@ -35,10 +60,10 @@ func (l *Layout) Flush(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(names) == 0 {
+	if len(todo)+len(again) == 0 {
 		return nil
 	}
-	if err := l.flush(ctx, names); err != nil {
+	if err := l.flush(ctx, todo, again); err != nil {
 		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			return err
 		}
@@ -50,30 +75,70 @@ func (l *Layout) Flush(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for name, tick := range l.unsynced {
-		if tick <= until {
-			delete(l.unsynced, name)
+	for name := range again {
+		delete(l.unsynced, name)
+	}
+	return nil
+}
+
+func (l *Layout) flush(ctx context.Context, todo map[digest.Digest]waiting, again map[string]bool) error {
+	digests := slices.Sorted(maps.Keys(todo))
+	if len(digests) > 0 {
+		partials := make([]string, len(digests))
+		for i, d := range digests {
+			partials[i] = PartialPath(d)
+		}
+		if err := l.syncFiles(ctx, partials); err != nil {
+			return err
+		}
+	}
+	for _, d := range digests {
+		if err := l.rename(d, todo[d]); err != nil {
+			return err
+		}
+		again[BlobPath(d)] = true
+	}
+	if err := l.syncFiles(ctx, slices.Sorted(maps.Keys(again))); err != nil {
+		return err
+	}
+	// Also after a syncfs: not every file system makes it flush the cache in the stick
+	// itself (vfat has no such hook); a sync of a folder does.
+	return l.syncDirs(blobDir, partialDir)
+}
+
+// syncFiles syncs the files named, by syncing everything where that can be relied on.
+func (l *Layout) syncFiles(ctx context.Context, names []string) error {
+	err := l.fs.SyncFS()
+	if !errors.Is(err, errors.ErrUnsupported) {
+		return classify(err)
+	}
+	for _, name := range names {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := l.resync(name); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (l *Layout) flush(ctx context.Context, names []string) error {
-	err := l.fs.SyncFS()
-	if err != nil && !errors.Is(err, errors.ErrUnsupported) {
-		return classify(err)
-	}
-	if err != nil {
-		for _, name := range names {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			if err := l.resync(name); err != nil {
-				return err
-			}
+// rename gives a synced partial file the blob's name. Between this and the second sync a
+// power cut may cost the blob on FAT, never a wrong belief in it: no record exists.
+func (l *Layout) rename(d digest.Digest, w waiting) error {
+	from, to := PartialPath(d), BlobPath(d)
+	if w.replace {
+		// Never rename over a file: FAT may lose both.
+		if err := l.RemoveFile(to); err != nil {
+			return err
 		}
 	}
-	// Also after a syncfs: not every file system makes it flush the cache in the stick
-	// itself (vfat has no such hook); a sync of a folder does.
-	return l.syncDirs(blobDir, partialDir)
+	if err := l.fs.Rename(from, to); err != nil {
+		return classifyCreate(err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.waiting, d)
+	l.unsynced[to] = true
+	return nil
 }

@@ -36,8 +36,8 @@ type Ingested struct {
 	Resumed int64          // bytes that were on the drive already and hashed again; the size if nothing was fetched
 }
 
-// Ingest writes the blob that desc names: into a partial file, hashed on the way, compared,
-// synced, renamed. It is durable only after the next [Layout.Flush].
+// Ingest writes the blob that desc names: into a partial file, hashed on the way, compared.
+// It has its name, and is durable, only after the next [Layout.Flush].
 //
 // A partial file from before is read from the medium and hashed, then continued at its
 // length; if that turns out wrong, or it is too long, all is started over once. A blob that
@@ -61,6 +61,11 @@ func (l *Layout) Ingest(ctx context.Context, desc ocispec.Descriptor, open Opene
 		return Ingested{}, err
 	}
 	defer release()
+	if l.isWhole(desc.Digest) { // ingested a moment ago
+		if err := l.Flush(ctx); err != nil {
+			return Ingested{}, err
+		}
+	}
 	t := &transfer{l: l, desc: desc, progress: progress}
 	sums, err := t.adopt(ctx)
 	if err != nil {

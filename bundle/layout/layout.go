@@ -2,7 +2,8 @@
 // folders, the blobs in it, how they get there and what may be believed about them.
 //
 // Invariants. A blob comes under its name only after its size and SHA-256 have been compared
-// and its bytes synced; it is durable, even on FAT, only after [Layout.Flush] has returned.
+// and its bytes synced, when [Layout.Flush] gives names to all that are whole; it is durable,
+// even on FAT, once that has returned.
 // Presence of a file proves nothing: a partial download is hashed again before it is
 // continued. Whatever the drive holds is hostile: symbolic links and special files are never
 // followed or opened, no name leads out of the folder, every read is bounded. Reading never
@@ -54,11 +55,12 @@ type Layout struct {
 	fs  FS
 	log *slog.Logger
 
+	flushing sync.Mutex // held by Flush
 	mu       sync.Mutex
 	busy     map[digest.Digest]chan struct{} // blobs being ingested; closed when done
-	unsynced map[string]uint64               // files under new names since the last Flush -> when
-	tick     uint64
-	flushErr error // sticky, see Flush
+	waiting  map[digest.Digest]waiting       // blobs that are whole and have no name yet, see Flush
+	unsynced map[string]bool                 // files under new names that have not been synced again
+	flushErr error                           // sticky, see Flush
 }
 
 // Create makes dir an image layout: the folder itself, whose parent must exist, the folders
@@ -120,7 +122,7 @@ func open(dir string, opts Options) (*Layout, error) {
 	}
 	return &Layout{
 		dir: dir, fs: f, log: log,
-		busy: map[digest.Digest]chan struct{}{}, unsynced: map[string]uint64{},
+		busy: map[digest.Digest]chan struct{}{}, waiting: map[digest.Digest]waiting{}, unsynced: map[string]bool{},
 	}, nil
 }
 

@@ -86,6 +86,9 @@ func writePartial(t testing.TB, l *Layout, d digest.Digest, b []byte) {
 // mustHold checks that the blob is there, right, and no partial file is left.
 func mustHold(t testing.TB, l *Layout, desc ocispec.Descriptor, want []byte) {
 	t.Helper()
+	if err := l.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	got, err := content.ReadAll(t.Context(), l, desc, desc.Size)
 	if err != nil || !bytes.Equal(got, want) {
 		t.Fatalf("blob: %d bytes, %v", len(got), err)
@@ -93,6 +96,15 @@ func mustHold(t testing.TB, l *Layout, desc ocispec.Descriptor, want []byte) {
 	if p, err := l.Partials(); err != nil || len(p) > 0 {
 		t.Fatalf("partial files %v, %v", p, err)
 	}
+}
+
+// ingest ingests b, and gives it its name.
+func ingest(t testing.TB, l *Layout, desc ocispec.Descriptor, b []byte) error {
+	t.Helper()
+	if _, err := l.IngestBytes(t.Context(), desc, b); err != nil {
+		return err
+	}
+	return l.Flush(t.Context())
 }
 
 func TestCreate(t *testing.T) {
@@ -196,7 +208,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestOpenHasNoSideEffects(t *testing.T) {
 	l := newLayout(t, Options{})
 	b, desc := blob(3000)
-	if _, err := l.IngestBytes(t.Context(), desc, b); err != nil {
+	if err := ingest(t, l, desc, b); err != nil {
 		t.Fatal(err)
 	}
 	rec := &recorder{}
@@ -312,7 +324,7 @@ func TestHostileNames(t *testing.T) {
 func TestBlobs(t *testing.T) {
 	l := newLayout(t, Options{})
 	b, desc := blob(10)
-	if _, err := l.IngestBytes(t.Context(), desc, b); err != nil {
+	if err := ingest(t, l, desc, b); err != nil {
 		t.Fatal(err)
 	}
 	other := strings.ToUpper(desc.Digest.Encoded())
@@ -352,7 +364,7 @@ func TestBlobs(t *testing.T) {
 func TestFetchAtOffset(t *testing.T) {
 	l := newLayout(t, Options{})
 	b, desc := blob(1000)
-	if _, err := l.IngestBytes(t.Context(), desc, b); err != nil {
+	if err := ingest(t, l, desc, b); err != nil {
 		t.Fatal(err)
 	}
 	for _, offset := range []int64{0, 1, 999, 1000} {
@@ -390,7 +402,7 @@ func TestFetchAtOffset(t *testing.T) {
 func TestVerify(t *testing.T) {
 	l := newLayout(t, Options{})
 	b, desc := blob(content.SliceSize + 5)
-	if _, err := l.IngestBytes(t.Context(), desc, b); err != nil {
+	if err := ingest(t, l, desc, b); err != nil {
 		t.Fatal(err)
 	}
 	var n int64

@@ -63,7 +63,7 @@ func (t *transfer) adopt(ctx context.Context) (content.Slices, error) {
 		return nil, nil
 	}
 	t.adopted, t.resumed = true, t.desc.Size
-	t.l.ingested(name)
+	t.l.named(name)
 	// After power failed during a rename FAT may list one file under both names; removing
 	// one then takes clusters of the other. Reading back before the seal finds that.
 	if err := t.l.RemovePartial(t.desc.Digest); err != nil {
@@ -272,28 +272,11 @@ func (t *transfer) write(b []byte) error {
 	return classify(writeback(t.f, t.pushed, windowSize, false))
 }
 
-// commit gives the complete partial file the blob's name. Between the rename and the next
-// Flush a power cut may cost the blob on FAT, never a wrong belief in it: no record exists.
+// commit leaves the whole partial file to the next Flush.
 func (t *transfer) commit() error {
-	from, to := PartialPath(t.desc.Digest), BlobPath(t.desc.Digest)
-	if err := syncFile(t.f); err != nil {
-		return errors.Join(classify(err), t.f.Close())
-	}
-	if err := t.f.Close(); err != nil { // before the rename, for Windows
+	if err := t.f.Close(); err != nil {
 		return classify(err)
 	}
-	if t.replace {
-		// Never rename over a file: FAT may lose both.
-		if err := t.l.RemoveFile(to); err != nil {
-			return err
-		}
-	}
-	if err := t.l.fs.Rename(from, to); err != nil {
-		return classifyCreate(err)
-	}
-	if err := t.l.syncDirs(blobDir, partialDir); err != nil {
-		return err
-	}
-	t.l.ingested(to)
+	t.l.whole(t.desc.Digest, t.replace)
 	return nil
 }
