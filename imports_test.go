@@ -48,12 +48,13 @@ var homes = map[string][]string{
 
 	"go.etcd.io/bbolt": {"store"},
 
-	"github.com/zeebo/xxh3":         {"bundle/content"},
-	"golang.org/x/sys":              {"bundle/layout"}, // flush, lock, ask the file system
-	"oras.land/oras-go":             {"bundle/remote"},
-	"github.com/klauspost/compress": {"bundle/release", "bundle/release/sample"}, // read; written
-	"github.com/olareg/olareg":      {"bundle/release/sample"},
-	"sigs.k8s.io/yaml":              {"bundle/objects"},
+	"github.com/zeebo/xxh3":            {"bundle/content"},
+	"golang.org/x/sys":                 {"bundle/layout"}, // flush, lock, ask the file system
+	"oras.land/oras-go":                {"bundle/remote"},
+	"github.com/klauspost/compress":    {"bundle/release", "bundle/release/sample"}, // read; written
+	"github.com/klauspost/reedsolomon": {"bundle/parity"},
+	"github.com/olareg/olareg":         {"bundle/release/sample"},
+	"sigs.k8s.io/yaml":                 {"bundle/objects"},
 
 	"golang.org/x/crypto/openpgp": {"verify/signature", "verify/signature/sign"},
 

@@ -109,3 +109,33 @@ func (l *Layout) ReadBack(ctx context.Context, desc ocispec.Descriptor, slices c
 	}
 	return nil
 }
+
+// ReadSlice reads slice i of the blob that desc names into b, which it fills up to the end
+// of the slice or of the blob, past the cache of the file: for slices that are read out of
+// order, after one [Layout.DropCache] for what lies below files. It compares nothing. Errors
+// wrap [content.ErrSize], [fs.ErrNotExist] and [ErrUnsafe], and say the offset.
+func (l *Layout) ReadSlice(ctx context.Context, desc ocispec.Descriptor, i int64, b []byte) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := content.CheckDescriptor(desc); err != nil {
+		return err
+	}
+	f, fi, err := l.open(BlobPath(desc.Digest), os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if fi.Size() != desc.Size {
+		return fmt.Errorf("blob %s: %w: %d bytes on the drive, %d expected", desc.Digest, content.ErrSize, fi.Size(), desc.Size)
+	}
+	dropFile(f)
+	offset := i * content.SliceSize
+	if _, err := f.ReadAt(b[:min(content.SliceSize, desc.Size-offset)], offset); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: %w", content.ErrSize, io.ErrUnexpectedEOF)
+		}
+		return fmt.Errorf("blob %s: read at offset %d: %w", desc.Digest, offset, err)
+	}
+	return nil
+}

@@ -41,6 +41,16 @@ func (l *Layout) OpenFile(name string) (*FileReader, error) {
 	return &FileReader{f: f, size: fi.Size()}, nil
 }
 
+// OpenMedium is [Layout.OpenFile] past the cache of the file, to read back what was written
+// and flushed.
+func (l *Layout) OpenMedium(name string) (*FileReader, error) {
+	r, err := l.OpenFile(name)
+	if err == nil {
+		dropFile(r.f)
+	}
+	return r, err
+}
+
 // ReadFile returns the content of the regular file name, a slash path below the layout's
 // folder. Errors are those of [Layout.OpenFile], and [content.ErrSize] for more than limit
 // bytes.
@@ -198,4 +208,44 @@ func (l *Layout) RemoveFile(name string) error {
 	delete(l.unsynced, name)
 	l.mu.Unlock()
 	return nil
+}
+
+// OverwriteFile writes data over a file of the same size, in place, and makes it durable: for
+// a file whose place on the drive was taken earlier with [Layout.WriteStream], and that nothing
+// vouches for yet. Errors wrap [content.ErrSize] and [fs.ErrNotExist].
+func (l *Layout) OverwriteFile(name string, data []byte) error {
+	f, fi, err := l.open(name, os.O_WRONLY)
+	if err != nil {
+		return classify(err)
+	}
+	if fi.Size() != int64(len(data)) {
+		f.Close()
+		return fmt.Errorf("%s: %w: %d bytes, %d are to be written over it", l.path(name), content.ErrSize, fi.Size(), len(data))
+	}
+	return fillFile(f, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// RemoveFolder removes the folder name, a slash path, and the files and folders in it. Links
+// are removed and not followed; that there is no such folder is no error.
+func (l *Layout) RemoveFolder(name string) error {
+	entries, err := l.List(name)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		remove := l.RemoveFile
+		if e.Mode.IsDir() {
+			remove = l.RemoveFolder
+		}
+		if err := remove(name + "/" + e.Name); err != nil {
+			return err
+		}
+	}
+	if err := l.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return classify(err)
+	}
+	return l.syncDirs(parent(name))
 }

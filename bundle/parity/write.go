@@ -1,0 +1,290 @@
+package parity
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
+
+	"pannier/bundle/content"
+	"pannier/bundle/layout"
+)
+
+// Names on the drive (docs/format.md, "Parity").
+const dir = "pannier/parity"
+
+// Dir returns the folder of a generation's parity, a slash path.
+func Dir(generation uint64) string { return dir + "/" + strconv.FormatUint(generation, 10) }
+
+func mapName(generation uint64, copy int) string {
+	return fmt.Sprintf("%s/map-%d.bin", Dir(generation), copy)
+}
+
+func slicesName(generation uint64, file int) string {
+	return fmt.Sprintf("%s/slices-%d.bin", Dir(generation), file+1)
+}
+
+// WriteOptions says what [Write] makes. Layout, Generation, Share and Bundle must be set.
+type WriteOptions struct {
+	Layout     *layout.Layout
+	Generation uint64
+	Share      Share
+	Bundle     digest.Digest // bundle id of the seal that is being made
+	Blobs      []Blob        // what is to be covered
+	Jobs       int           // parallel readers; 0 means 4
+
+	// Progress is told the bytes of blobs that were read and compared, by increments. It may
+	// be nil.
+	Progress func(n int64)
+
+	most int // slots of a group; 0 means as many as there may be. Tests make small groups
+}
+
+// Size returns how many bytes [Write] will write, for a plan. Sums of the blobs need not be
+// known.
+func Size(share Share, blobs []Blob) int64 {
+	m := newMap(digest.FromString(""), share, order(blobs), maxData)
+	if m == nil || share == 0 {
+		return 0
+	}
+	return m.size() + 2*m.mapSize()
+}
+
+// Heals returns the size, in bytes, up to which every blob can be lost as a whole, in any
+// place, and be reconstructed from what [Write] will write, if nothing else is damaged.
+func Heals(share Share, blobs []Blob) int64 {
+	m := newMap(digest.FromString(""), share, order(blobs), maxData)
+	if m == nil || share == 0 {
+		return 0
+	}
+	return m.size()
+}
+
+// order sorts blobs as they stand in the row: the largest first, then by digest. Pack writes
+// the largest first as well, so that what lies together on the drive is spread over groups.
+func order(blobs []Blob) []Blob {
+	return slices.SortedFunc(slices.Values(blobs), func(a, b Blob) int {
+		if a.Size != b.Size {
+			return int(max(-1, min(1, b.Size-a.Size)))
+		}
+		return bytes.Compare([]byte(a.Digest), []byte(b.Digest))
+	})
+}
+
+// Write reads every blob once from the medium, compares each slice with its sum, and writes the
+// parity of all of them; then it reads the parity back. Everything is durable when it returns.
+// What was written to the blobs must have been flushed before. It returns the digests of the
+// files, by name; none if the blobs hold no byte.
+//
+// A slice that is not what was written is an error that wraps [content.ErrDigest] and says
+// where; errors of the drive are those of package layout.
+func Write(ctx context.Context, opts WriteOptions) (map[string]digest.Digest, error) {
+	m := newMap(opts.Bundle, opts.Share, order(opts.Blobs), cmp.Or(opts.most, maxData))
+	if m == nil || opts.Share == 0 {
+		return nil, nil
+	}
+	for _, b := range m.Blobs {
+		if want := content.SliceCount(b.Size) * content.SumSize; int64(len(b.Sums)) != want {
+			return nil, fmt.Errorf("blob %s: %w: %d bytes of slice sums, %d expected", b.Digest, content.ErrInvalid, len(b.Sums), want)
+		}
+	}
+	if size := m.mapSize(); size > MaxMap {
+		return nil, fmt.Errorf("the parity map would have %d bytes: %w", size, layout.ErrTooLarge)
+	}
+	c, err := newCodec(m.geometry)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{opts: opts, m: m, c: c, sums: make([][]byte, m.parity)}
+	for i := range w.sums {
+		w.sums[i] = make([]byte, sliceSize)
+	}
+	for i := range w.batch {
+		w.batch[i] = make([][]byte, min(batchSlices, m.data))
+		for k := range w.batch[i] {
+			w.batch[i][k] = make([]byte, sliceSize)
+		}
+	}
+	return w.run(ctx)
+}
+
+type writer struct {
+	opts  WriteOptions
+	m     *Map
+	c     *codec
+	sums  [][]byte    // the parity slices of a group
+	batch [2][][]byte // data slices: one batch is read while the other is encoded
+	slice content.Slicer
+	mu    sync.Mutex // guards Progress
+}
+
+// run writes in an order that keeps the two copies of the map apart on the drive: the place of
+// the first is taken before the parity slices, the second comes after them.
+func (w *writer) run(ctx context.Context) (map[string]digest.Digest, error) {
+	l, g := w.opts.Layout, w.opts.Generation
+	files := map[string]digest.Digest{}
+	err := l.WriteStream(mapName(g, 1), func(f io.Writer) error {
+		_, err := io.CopyN(f, zeroReader{}, w.m.mapSize())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range w.m.files() {
+		h := sha256.New()
+		err := l.WriteStream(slicesName(g, i), func(f io.Writer) error {
+			from, to := w.m.held(i)
+			for group := from; group < to; group++ {
+				if err := w.group(ctx, group, io.MultiWriter(f, h, &w.slice)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+		files[slicesName(g, i)] = digest.NewDigest(digest.SHA256, h)
+	}
+	w.m.Parity = w.slice.Slices()
+	raw, err := w.m.encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := l.OverwriteFile(mapName(g, 1), raw); err != nil {
+		return nil, err
+	}
+	if err := l.WriteFile(mapName(g, 2), raw); err != nil {
+		return nil, err
+	}
+	files[mapName(g, 1)], files[mapName(g, 2)] = digest.FromBytes(raw), digest.FromBytes(raw)
+	if err := l.Flush(ctx); err != nil {
+		return nil, err
+	}
+	return files, w.readBack(ctx, raw)
+}
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// group reads a group, batch by batch, and writes its parity slices. While one batch is
+// encoded the next is read.
+func (w *writer) group(ctx context.Context, group int, out io.Writer) error {
+	for _, s := range w.sums {
+		clear(s)
+	}
+	encoded := make(chan error, 1)
+	encoded <- nil
+	for b := range w.c.batches {
+		from, to := w.c.slots(b)
+		slots, err := w.read(ctx, group, from, to, w.batch[b%2])
+		if err := <-encoded; err != nil {
+			return err
+		}
+		if err != nil {
+			return err
+		}
+		go func() { encoded <- w.c.add(ctx, b, slots, w.sums) }()
+	}
+	if err := <-encoded; err != nil {
+		return err
+	}
+	for _, s := range w.sums {
+		if _, err := out.Write(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read reads the slices in slots of a group into buffers, and compares them.
+func (w *writer) read(ctx context.Context, group, from, to int, buffers [][]byte) ([][]byte, error) {
+	out := make([][]byte, to-from)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs(w.opts.Jobs))
+	for slot := from; slot < to; slot++ {
+		i, ok := w.m.slice(group, slot)
+		if !ok {
+			continue
+		}
+		buf := buffers[slot-from]
+		out[slot-from] = buf
+		g.Go(func() error {
+			end := 0
+			for _, p := range w.m.pieces(i) {
+				b, at := w.m.Blobs[p.blob], buf[p.at:p.at+p.n]
+				if err := w.opts.Layout.ReadSlice(gctx, b.Descriptor(), p.slice, at); err != nil {
+					return fmt.Errorf("read back: %w", err)
+				}
+				if err := b.Sums.Check(p.slice, at); err != nil {
+					return fmt.Errorf("read back: blob %s: at offset %d: %w", b.Digest, p.slice*sliceSize, err)
+				}
+				w.progress(int64(p.n))
+				end = p.at + p.n
+			}
+			clear(buf[end:])
+			return nil
+		})
+	}
+	return out, g.Wait()
+}
+
+func (w *writer) progress(n int64) {
+	if w.opts.Progress != nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.opts.Progress(n)
+	}
+}
+
+func jobs(n int) int {
+	if n <= 0 || n > 4 {
+		return 4
+	}
+	return n
+}
+
+// readBack compares what the drive returns with what was written.
+func (w *writer) readBack(ctx context.Context, rawMap []byte) error {
+	l, g := w.opts.Layout, w.opts.Generation
+	if _, err := l.DropCache(ctx); err != nil {
+		return err
+	}
+	for _, name := range []string{mapName(g, 1), mapName(g, 2)} {
+		raw, err := l.ReadFile(name, int64(len(rawMap)))
+		if err != nil {
+			return fmt.Errorf("read back: %w", err)
+		}
+		if !bytes.Equal(raw, rawMap) {
+			return fmt.Errorf("read back: %s: %w", name, content.ErrDigest)
+		}
+	}
+	bad, err := (&Generation{Map: w.m, Number: g, layout: l}).CheckParity(ctx)
+	if err == nil && len(bad) > 0 {
+		file, offset := w.m.parityAt(bad[0]/w.m.parity, bad[0]%w.m.parity)
+		err = fmt.Errorf("read back: %s: at offset %d: %w", slicesName(g, file), offset, content.ErrDigest)
+	}
+	return err
+}
+
+// Files returns the names of the files of a generation's parity, sorted.
+func (g *Generation) Files() []string {
+	out := map[string]bool{mapName(g.Number, 1): true, mapName(g.Number, 2): true}
+	for i := range g.Map.files() {
+		out[slicesName(g.Number, i)] = true
+	}
+	return slices.Sorted(maps.Keys(out))
+}
