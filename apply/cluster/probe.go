@@ -59,21 +59,34 @@ func (c *Cluster) probe(ctx context.Context, p *pool, ps []pool, ns []node, opts
 	}
 	target := ns[i].Metadata.Name
 	name := fmt.Sprintf("pannier-probe-%s-%d", p.Metadata.Name, time.Now().UnixNano()%1e9)
-	if err := c.create(ctx, pods, opts.Namespace, name, probePod(name, target, opts), false, nil); err != nil {
-		if errors.Is(err, ErrForbidden) {
-			return warn("a pod may not be started: "+err.Error(), "run this as cluster-admin")
-		}
+	err := c.create(ctx, pods, opts.Namespace, name, probePod(name, target, opts), false, nil)
+	if err == nil || transient(err) || ctx.Err() != nil { // or it may be there without our knowing
+		defer c.removePod(ctx, opts.Namespace, name)
+	}
+	switch {
+	case errors.Is(err, ErrForbidden):
+		return warn("a pod may not be started: "+err.Error(), "run this as cluster-admin")
+	case err != nil:
 		return fail("a pod could not be started: "+err.Error(), "read the message; the cluster's rules for pods may forbid it")
 	}
-	defer func() {
-		// Also when the caller has been interrupted.
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timing.Request)
-		defer cancel()
-		if err := c.remove(end, pods, opts.Namespace, name); err != nil && !isNotFound(err) {
-			c.event("warning", name, "the probe's pod could not be removed: %v", err)
-		}
-	}()
 	return c.awaitPull(ctx, name, target, opts)
+}
+
+// removePod removes the pod of a probe: also when the caller has been interrupted, and
+// through a restart of the API server as long as a request may take.
+func (c *Cluster) removePod(ctx context.Context, namespace, name string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.timing.Request)
+	defer cancel()
+	for {
+		err := c.remove(ctx, pods, namespace, name)
+		if err == nil || isNotFound(err) {
+			return
+		}
+		if !transient(err) || sleep(ctx, min(time.Second, c.timing.Poll)) != nil {
+			c.event("warning", name, "the probe's pod could not be removed, oc -n %s delete pod %s does it: %v", namespace, name, err)
+			return
+		}
+	}
 }
 
 // probePod pulls the image always and does nothing; whether it can even start is no matter.

@@ -31,6 +31,7 @@ func init() {
 	pace = cluster.Timing{
 		Poll: 100 * time.Millisecond, Denied: time.Second, GiveUp: 2 * time.Minute,
 		Degraded: 500 * time.Millisecond, Refusal: 5 * time.Second, Accept: time.Minute, Render: time.Minute,
+		Probe: 8 * time.Second,
 	}
 }
 
@@ -47,6 +48,7 @@ type yard struct {
 	release *sample.Release
 	site    *trip.Site
 	cluster *clustertest.Site
+	names   *clustertest.Names
 	home    string
 	key     string
 	stop    func() // the operators: two plays on one cluster would never end
@@ -63,6 +65,12 @@ var sharedPlane = sync.OnceValues(func() (*clustertest.Plane, error) {
 // newYard starts from nothing; change may alter the cluster before the operators begin.
 func newYard(t *testing.T, change func(*clustertest.Site)) *yard {
 	t.Helper()
+	return newYardOf(t, trip.Make(t, sample.Options{Version: toVersion, Components: 3, Previous: []string{fromVersion}}), fromVersion, "v1.29.6", change)
+}
+
+// newYardOf is newYard with another release, and a cluster of another version.
+func newYardOf(t *testing.T, r *sample.Release, from, kubelet string, change func(*clustertest.Site)) *yard {
+	t.Helper()
 	plane, err := sharedPlane()
 	if err != nil {
 		t.Fatal(err)
@@ -75,16 +83,16 @@ func newYard(t *testing.T, change func(*clustertest.Site)) *yard {
 	if err := plane.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	y := &yard{t: t, media: trip.Drive(t), site: trip.NewSite(t), home: t.TempDir()}
-	y.release = trip.Make(t, sample.Options{Version: toVersion, Components: 3, Previous: []string{fromVersion}})
+	y := &yard{t: t, media: trip.Drive(t), site: trip.NewSite(t), release: r, names: clustertest.NewNames(), home: t.TempDir()}
+	t.Cleanup(y.names.Close)
 	origin := trip.NewOrigin(t, y.release)
 	origin.Pack(y.media, y.release.Reference())
 	y.key = filepath.Join(y.home, "key.asc")
 	if err := os.WriteFile(y.key, trip.Key().Public(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	y.cluster = &clustertest.Site{Plane: plane, Version: fromVersion, Kubelet: "v1.29.6",
-		Releases: map[string]string{y.release.Descriptor.Digest.String(): toVersion}}
+	y.cluster = &clustertest.Site{Plane: plane, Version: from, Kubelet: kubelet,
+		Releases: map[string]string{y.release.Descriptor.Digest.String(): y.release.Version}}
 	if err := y.cluster.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +124,8 @@ func (y *yard) command(args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(path, all...)
 	cmd.Dir = y.home
-	cmd.Env = []string{"HOME=" + y.home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + y.home}
+	cmd.Env = []string{"HOME=" + y.home, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + y.home,
+		"HTTPS_PROXY=" + y.names.URL.String()} // which this machine's own names pass by
 	return cmd
 }
 
@@ -425,7 +434,6 @@ func TestPreflightOfTheCluster(t *testing.T) {
 	}
 	out, _ = y.run(0, "preflight", y.media, "…", "--etcd-backup", "1h")
 	wants(t, out, "\nREADY: ", "PASS  etcd-backup")
-	// The pods of a probe come to nothing here: no kubelet runs.
 	if err := y.cluster.Pause(t.Context(), "worker"); err != nil {
 		t.Fatal(err)
 	}

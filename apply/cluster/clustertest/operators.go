@@ -31,6 +31,7 @@ type Site struct {
 	degrade    string // pool that fails when it is rolled
 	refuse     string // message with which releases are refused; "" accepts
 	controller string // of the machine-config operator; changes with an update
+	pulls      map[string]string
 	errs       []string
 }
 
@@ -172,6 +173,7 @@ func (s *Site) Operate(ctx context.Context) (stop func()) {
 			if err := s.rollPools(ctx); err == nil {
 				s.update(ctx)
 			}
+			s.kubelets(ctx)
 			s.mu.Unlock()
 			select {
 			case <-ctx.Done():
