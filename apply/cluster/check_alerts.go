@@ -87,7 +87,7 @@ type alert struct {
 // name is the alert with what it is about.
 func (a alert) name() string {
 	name := a.Labels["alertname"]
-	for _, label := range []string{"name", "node", "poddisruptionbudget", "pod", "namespace"} {
+	for _, label := range []string{"name", "node", "poddisruptionbudget", "controller", "pod", "namespace"} {
 		if about := a.Labels[label]; about != "" {
 			return name + " (" + about + ")"
 		}

@@ -365,3 +365,52 @@ func TestPermissions(t *testing.T) {
 		})
 	}
 }
+
+// TestPreflightOfUpdatingCluster is a cluster in the middle of an update, whose workers are
+// paused: their pool calls itself up to date, which is true of what it had before.
+func TestPreflightOfUpdatingCluster(t *testing.T) {
+	w := newWorld(t)
+	w.arrived()
+	const next = "quay.io/openshift-release-dev/ocp-release@sha256:05ba8e63f8a76e568afe87f182334504a01d47342b6ad5b4c3ff83a2463018bd"
+	w.patch(cvPath, map[string]any{"spec": map[string]any{"desiredUpdate": map[string]any{"image": next, "version": "4.16.4"}}})
+	cv := w.get(cvPath)
+	history := append([]any{map[string]any{"state": "Partial", "startedTime": "2026-02-01T00:00:00Z", "completionTime": nil, "version": "4.16.4", "image": next, "verified": true}},
+		cv.At("status", "history").([]any)...)
+	status := cv.At("status").(map[string]any)
+	status["desired"], status["history"], status["observedGeneration"] = map[string]any{"version": "4.16.4", "image": next}, history, cv.Generation()
+	if _, err := w.plane.PutStatus(w.ctx, cvPath, status); err != nil {
+		t.Fatal(err)
+	}
+	w.setCondition(cvPath, "Progressing", "True", "ClusterOperatorUpdating", "Working towards 4.16.4: 139 of 859 done (16% complete), waiting on kube-scheduler")
+	w.patchStatus(configAPI+"/clusteroperators/etcd", `{"versions":[{"name":"operator","version":"4.16.4"}]}`)
+	w.setCondition(configAPI+"/clusteroperators/etcd", "RecentBackup", "True", "UpgradeBackupSuccessful", `UpgradeBackup for 4.16.3 is located at path /etc/kubernetes/cluster-backup/x on node "master-0"`)
+	w.patch(poolAPI+"/machineconfigpools/worker", map[string]any{"spec": map[string]any{"paused": true}})
+	w.refresh("worker")
+
+	opts := w.options()
+	opts.Preflight.Target, opts.Preflight.EtcdBackup = &opts.Target, ""
+	all, err := w.cluster().Preflight(w.ctx, opts.Preflight)
+	if err != nil || Ready(all) {
+		t.Fatalf("%v", err)
+	}
+	objections := map[string]string{
+		"cluster-version-progressing": "already updating: ClusterOperatorUpdating: Working towards 4.16.4: 139 of 859 done",
+		"paused-pools":                "paused: worker (2 nodes)",
+		"etcd-backup":                 "no evidence", // the operator's own backup is of last winter
+	}
+	for _, c := range all {
+		switch text, objects := objections[c.Name]; {
+		case objects && (c.Status != Fail || !strings.Contains(c.Detail, text)):
+			t.Errorf("%+v", c)
+		case !objects && c.Status != Pass:
+			t.Errorf("%+v", c)
+		}
+	}
+	// What it runs is what it had before, until the update is through.
+	if c := find(all, "downgrade"); c.Detail != "from "+testVersion+" to 4.16.9" {
+		t.Errorf("%+v", c)
+	}
+	if c := find(all, "machine-config-pools"); !strings.Contains(c.Detail, "master 3/3, worker paused") {
+		t.Errorf("%+v", c)
+	}
+}
