@@ -223,12 +223,15 @@ func clusterOptions(reg *RegistryOptions, info *objects.ReleaseInfo, backup stri
 		out.Pull = func(ctx context.Context, secret []byte) error { return pullWith(ctx, reg, info, secret) }
 	}
 	if info != nil {
-		out.Unsigned = func(ctx context.Context) ([]string, error) {
+		out.Unsigned = func(ctx context.Context) (unsigned []string, err error) {
 			a, err := newArrival(ctx, ArrivedOptions{Client: reg.Client, Destination: reg.Destination, Release: *info})
-			if err != nil {
-				return nil, err
+			if err == nil {
+				unsigned, err = a.unsigned(ctx)
 			}
-			return a.unsigned(ctx)
+			if isAbsent(err) || errors.Is(err, ErrNotArrived) {
+				err = fmt.Errorf("%w: %w", cluster.ErrNotThere, err)
+			}
+			return unsigned, err
 		}
 	}
 	return out

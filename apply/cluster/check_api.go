@@ -75,7 +75,8 @@ var useful = []need{
 	{"list", clusterOperators, "", ""}, {"list", nodes, "", ""}, {"get", configMaps, "openshift-config", ""},
 	{"get", secrets, "openshift-config", "pull-secret"}, {"get", imageConfigs, "", "cluster"}, {"get", proxies, "", "cluster"},
 	{"list", pods, "openshift-etcd", ""}, {"list", budgets, "", ""}, {"list", requestCounts, "", ""}, {"list", healthChecks, "", ""},
-	{"get", routes, monitoringNamespace, monitoringRoute},
+	{"get", clusterOperators, "", "etcd"}, {"get", etcdOperators, "", "cluster"}, {"list", cronJobs, "openshift-etcd", ""},
+	{"list", imagePolicies, "", ""}, {"get", routes, monitoringNamespace, monitoringRoute},
 }
 
 // may asks the API server whether this user has a permission.

@@ -47,7 +47,7 @@ func checkPullSecret(ctx context.Context, in *inspection) Check {
 	case key == "":
 		return warn(text+"; that is enough only if the registry lets anybody read", remedy)
 	}
-	return pass(text)
+	return pass(text + "; it was not tried, since nodes know the registry by another name than this machine")
 }
 
 // credentialFor is the key of the entry that serves a repository: the longest that is it or
@@ -295,6 +295,8 @@ func checkSigstore(ctx context.Context, in *inspection) Check {
 	}
 	unsigned, err := in.opts.Unsigned(ctx)
 	switch {
+	case errors.Is(err, ErrNotThere):
+		return skip("sigstore signatures are asked for by " + names(by) + "; the release is not at the registry yet, and unpack brings those that the drive has")
 	case err != nil:
 		return fail("the registry was asked for sigstore signatures: "+err.Error(), "run it again when the registry answers")
 	case len(unsigned) > 0:

@@ -6,8 +6,8 @@ import (
 	"net/http"
 )
 
-// What went wrong, for errors.Is. All but [ErrConfig] and [ErrLoopback] are kinds of
-// [ErrCluster].
+// What went wrong, for errors.Is. All but [ErrConfig], [ErrLoopback] and
+// [ErrNotThere] are kinds of [ErrCluster].
 var (
 	// ErrCluster says that the cluster refused, cannot be reached, or is in no state to accept.
 	ErrCluster = errors.New("cluster")
@@ -15,6 +15,9 @@ var (
 	ErrConfig = errors.New("kubeconfig")
 	// ErrLoopback says that a mirror is named by a loopback address, which on a node is the node.
 	ErrLoopback = errors.New("a loopback address names the node itself there")
+
+	// ErrNotThere says that the registry does not hold the release yet.
+	ErrNotThere = errors.New("not at the registry yet")
 
 	ErrUnreachable = kind("the API server does not answer")
 	ErrForbidden   = kind("not permitted")                        // 401 and 403 of the API server

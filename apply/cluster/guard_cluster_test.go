@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -262,9 +263,15 @@ func TestPreflightOfHealthyCluster(t *testing.T) {
 }
 
 func TestEvidenceOfBackup(t *testing.T) {
+	// A cluster serves it in technology preview alone.
+	if err := shared.InstallCRD(t.Context(), "etcdbackups.operator.openshift.io"); err != nil {
+		t.Fatal(err)
+	}
+	defer shared.RemoveCRD(context.WithoutCancel(t.Context()), "etcdbackups.operator.openshift.io")
 	now := time.Now().UTC().Add(-time.Hour).Format(time.RFC3339)
 	for name, text := range map[string]string{
 		"the operator's own, of this version": fmt.Sprintf("apiVersion: config.openshift.io/v1\nkind: ClusterOperator\nmetadata: {name: etcd}\nspec: {}\nstatus: {conditions: [{type: RecentBackup, status: 'True', reason: UpgradeBackupSuccessful, message: 'UpgradeBackup for 4.16.3 is located at path /x on node \"m\"', lastTransitionTime: %q}]}", now),
+		"an object of its own":                fmt.Sprintf("apiVersion: operator.openshift.io/v1alpha1\nkind: EtcdBackup\nmetadata: {name: nightly}\nspec: {pvcName: x}\nstatus: {conditions: [{type: BackupCompleted, status: 'True', reason: BackupCompleted, message: done, lastTransitionTime: %q}]}", now),
 		"a scheduled job":                     fmt.Sprintf("apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: backup, namespace: openshift-etcd}\nspec: {schedule: '0 0 * * *', jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: x, image: x}]}}}}}\nstatus: {lastScheduleTime: %[1]q, lastSuccessfulTime: %[1]q}", now),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -273,6 +280,10 @@ func TestEvidenceOfBackup(t *testing.T) {
 			all, _ := w.cluster().Preflight(w.ctx, PreflightOptions{})
 			if c := find(all, "etcd-backup"); c.Status != Pass {
 				t.Errorf("%+v", c)
+			}
+			all, _ = w.cluster().Preflight(w.ctx, PreflightOptions{Now: time.Now().Add(24 * time.Hour)})
+			if c := find(all, "etcd-backup"); c.Status != Fail {
+				t.Errorf("a day later: %+v", c)
 			}
 		})
 	}
@@ -303,8 +314,7 @@ func TestPermissions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	extra := []need{{"get", clusterOperators, "", ""}, {"list", cronJobs, "openshift-etcd", ""}, {"list", imagePolicies, "", ""}, {"get", etcdOperators, "", ""}}
-	all := append(append(needed(s), useful...), extra...)
+	all := append(needed(s), useful...)
 	user, err := w.plane.CreateUser(w.ctx, "operator", rules(all)...)
 	if err != nil {
 		t.Fatal(err)
@@ -315,7 +325,7 @@ func TestPermissions(t *testing.T) {
 	if res, err := c.Upgrade(w.ctx, opts); err != nil || find(res.Checks, "permissions").Status != Pass {
 		t.Fatalf("with all that is needed: %v, %+v", err, res)
 	}
-	for i, n := range all[:len(all)-len(extra)] {
+	for i, n := range all {
 		name := n.verb + " " + display(n.resource, n.namespace, n.name)
 		t.Run(name, func(t *testing.T) {
 			if err := user.Allow(w.ctx, rules(slices.Delete(slices.Clone(all), i, i+1))...); err != nil {
@@ -413,4 +423,49 @@ func TestPreflightOfUpdatingCluster(t *testing.T) {
 	if c := find(all, "machine-config-pools"); !strings.Contains(c.Detail, "master 3/3, worker paused") {
 		t.Errorf("%+v", c)
 	}
+}
+
+// TestGuardsInOrder: what is told first is what oc tells first.
+func TestGuardsInOrder(t *testing.T) {
+	w := newWorld(t)
+	w.arrived()
+	for _, kind := range []string{"Progressing", "Failing", "Invalid"} {
+		w.setCondition(cvPath, kind, "True", "", "so it is")
+	}
+	opts := w.options()
+	opts.Target.Version, opts.Preflight.EtcdBackup = "4.16.1", ""
+	_, err := w.cluster().Upgrade(w.ctx, opts)
+	if err == nil {
+		t.Fatal("it was asked")
+	}
+	var got []string
+	for _, line := range strings.Split(err.Error(), "\n") {
+		_, rest, _ := strings.Cut(line, ": ")
+		name, _, _ := strings.Cut(rest, ":")
+		got = append(got, name)
+	}
+	if want := "cluster-version-valid cluster-version-failing cluster-version-progressing downgrade etcd-backup"; strings.Join(got, " ") != want {
+		t.Errorf("%v, want %s\n%v", got, want, err)
+	}
+}
+
+// TestClockOfTheServer: the API server's own clock is compared too.
+func TestClockOfTheServer(t *testing.T) {
+	w := newWorld(t)
+	c := w.cluster()
+	c.client.Transport = lateServer{c.client.Transport}
+	if got := checkClock(w.ctx, c.inspect(PreflightOptions{})); got.Status != Warn || !strings.Contains(got.Detail, "API server: -3600 s") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// lateServer is a server whose clock is an hour late.
+type lateServer struct{ next http.RoundTripper }
+
+func (l lateServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := l.next.RoundTrip(r)
+	if err == nil {
+		resp.Header.Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+	}
+	return resp, err
 }

@@ -85,7 +85,8 @@ type PreflightOptions struct {
 	// it must not keep or print it. nil only looks whether there is an entry.
 	Pull func(ctx context.Context, pullSecret []byte) error
 	// Unsigned names those images of the release whose sigstore signature the registry lacks
-	// although it must have it; nil is not asked.
+	// although it must have it; nil is not asked. An error that wraps [ErrNotThere] says that
+	// the registry does not hold the release yet.
 	Unsigned func(ctx context.Context) ([]string, error)
 	// RegistryTime is the registry's clock; nil is not asked.
 	RegistryTime func(ctx context.Context) (time.Time, error)
