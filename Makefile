@@ -52,7 +52,7 @@ race: ## the tests that run things side by side, under the race detector (needs 
 e2e: build readers ## real registries, foreign readers, real file systems (as root on Debian; see .ci/run)
 	$(GO) test -tags e2e -count=1 -timeout 20m ./cmd/e2e $(E2EFLAGS)
 
-readers: bin/oras bin/regctl ## the independent readers of the layout that e2e uses
+readers: bin/oras bin/regctl bin/conformance ## what e2e reads layouts and registries with that knows nothing of pannier
 
 bin/oras: testdata/readers/go.mod testdata/readers/go.sum
 	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ oras.land/oras/cmd/oras
@@ -62,6 +62,9 @@ bin/regctl: testdata/readers/go.mod testdata/readers/go.sum
 
 bin/crane: testdata/readers/go.mod testdata/readers/go.sum
 	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/google/go-containerregistry/cmd/crane
+
+bin/conformance: testdata/readers/go.mod testdata/readers/go.sum
+	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/opencontainers/distribution-spec/conformance
 
 test-cluster: bin/kubeplane ## apply, upgrade and preflight against a real API server (11 CPU-minutes the first time)
 	$(GO) test -tags cluster -count=1 -timeout 30m ./apply/cluster/... ./cmd/...

@@ -223,6 +223,11 @@ var catalogue = []struct {
 		"run the same command again when the network is back; --give-up-after gives it more patience",
 		rerunContinues,
 	}},
+	{[]error{syscall.EADDRINUSE, syscall.EADDRNOTAVAIL}, advice{
+		"another program listens at that address already, or this machine does not have it",
+		"name another one with --listen, as 127.0.0.1:5001; \"ss -ltnp\" shows who listens",
+		"safe, nothing was changed",
+	}},
 	{[]error{syscall.ECONNREFUSED}, advice{
 		"the host is there, and nothing listens on that port",
 		"is the registry running, is the port right (registries often listen on 5000, 8443 or 443), does a firewall reject it?",

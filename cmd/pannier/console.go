@@ -23,6 +23,21 @@ type console struct {
 	mu     sync.Mutex
 	stderr io.Writer
 	above  io.Writer // while bars are drawn, messages go above them through this
+	stop   string    // what is said when an interrupt ends the command; see stopText
+}
+
+// stopText returns what is said when an interrupt ends the command, and changes it if it is
+// given another text.
+func (c *console) stopText(text string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if text != "" {
+		c.stop = text
+	}
+	if c.stop == "" {
+		return "interrupted: saving the state; once more ends at once"
+	}
+	return c.stop
 }
 
 // Write writes to stderr as it is; loggers use it.

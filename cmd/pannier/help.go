@@ -42,6 +42,10 @@ var examples = map[string][]string{
 		"pannier inspect /media/usb/mirror",
 		"pannier inspect /media/usb/mirror --images -o json",
 	},
+	"serve": {
+		"pannier serve /media/usb/mirror",
+		"pannier serve /media/usb/mirror --listen :5000 --tls --tls-save drive.pem",
+	},
 	"demo":    {"pannier demo"},
 	"version": {"pannier version", "pannier version -o json"},
 }

@@ -38,6 +38,7 @@ type session struct {
 	progress *progress
 	mode     string // how progress is shown, once that is known
 	quit     func(code int)
+	endless  bool // the command runs until it is interrupted: that is how it ends well
 	// result is what pack and unpack did, for the last event of --progress json.
 	result map[string]any
 
@@ -81,7 +82,7 @@ func (s *session) conclude(ctx context.Context, err error) int {
 	if err == nil {
 		return exitDone
 	}
-	interrupted := errors.Is(context.Cause(ctx), errInterrupted)
+	interrupted := errors.Is(context.Cause(ctx), errInterrupted) && !s.endless
 	if interrupted {
 		// A stopped command fails in many ways at once; that it was stopped is what counts.
 		// Whatever else is wrong is said as well.
@@ -219,7 +220,7 @@ func (s *session) app() *cli.App {
 		Commands: []*cli.Command{
 			s.packCommand(), s.auditCommand(), s.unpackCommand(),
 			s.applyCommand(), s.upgradeCommand(), s.preflightCommand(),
-			s.inspectCommand(), s.demoCommand(), s.versionCommand(),
+			s.inspectCommand(), s.serveCommand(), s.demoCommand(), s.versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

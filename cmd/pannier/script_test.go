@@ -57,6 +57,7 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(env.WorkDir, "home")
 			env.Setenv("HOME", home)
 			env.Values[registriesKey{}] = map[string]*scriptRegistry{}
+			env.Values[servingKey{}] = map[string]*serving{}
 			return os.Mkdir(home, 0o755)
 		},
 		Condition: func(cond string) (bool, error) {
@@ -76,6 +77,8 @@ func TestScripts(t *testing.T) {
 			"tree":      cmdTree,
 			"lastline":  cmdLastLine,
 			"newer":     cmdNewer,
+			"serving":   cmdServing,
+			"stopped":   cmdStopped,
 		},
 	})
 }
@@ -208,7 +211,7 @@ func cmdSample(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(args[0], r.Host)
 		return
 	}
-	serve(ts, args[0], sample.RegistryOptions{TLS: *tls}, rel)
+	startRegistry(ts, args[0], sample.RegistryOptions{TLS: *tls}, rel)
 }
 
 func writeSignature(ts *testscript.TestScript, key *sign.Key, d digest.Digest, reference string) {
@@ -222,10 +225,10 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: registry NAME [-tls]")
 	}
-	serve(ts, args[0], sample.RegistryOptions{TLS: slices.Contains(args, "-tls")})
+	startRegistry(ts, args[0], sample.RegistryOptions{TLS: slices.Contains(args, "-tls")})
 }
 
-func serve(ts *testscript.TestScript, name string, opts sample.RegistryOptions, releases ...*sample.Release) {
+func startRegistry(ts *testscript.TestScript, name string, opts sample.RegistryOptions, releases ...*sample.Release) {
 	r := &scriptRegistry{faults: map[string]string{}, releases: releases, slowed: make(chan struct{})}
 	opts.Wrap = r.wrap
 	var err error

@@ -36,7 +36,7 @@ func onSignals(ctx context.Context, c *console, quit func(code int)) (context.Co
 				// Only now: a terminal that takes no more output must not keep the state
 				// from being saved.
 				// What the terminal shows of Ctrl-C, "^C", is written over.
-				c.say("%s", trusted(c.home()+"interrupted: saving the state; once more ends at once"))
+				c.say("%s", trusted(c.home()+c.stopText("")))
 			}
 		}
 	}()
