@@ -61,7 +61,11 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 		return err
 	}
 	src := &rooted{Fetcher: repo, root: desc, raw: raw}
-	payload, err := release.Read(ctx, src, desc)
+	var payload *release.Payload
+	err = again(func() (err error) {
+		payload, err = release.Read(ctx, src, desc)
+		return err
+	})
 	if err != nil {
 		return err
 	}

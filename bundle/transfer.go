@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"pannier/bundle/content"
+	"pannier/bundle/layout"
 	"pannier/bundle/remote"
 	"pannier/store"
 )
@@ -151,9 +152,13 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 		}
 		return sums, err
 	}
-	got, err := l.Ingest(ctx, it.desc, t.opener(it), func(n int64) {
-		t.moved.Add(n)
-		t.add(func(e *Event) { e.Done += n })
+	var got layout.Ingested
+	err := again(func() (err error) {
+		got, err = l.Ingest(ctx, it.desc, t.opener(it), func(n int64) {
+			t.moved.Add(n)
+			t.add(func(e *Event) { e.Done += n })
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", someTags(it.tags), err)
@@ -163,6 +168,19 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 	t.resumed.Add(got.Resumed)
 	t.add(func(e *Event) { e.Done -= got.Resumed; e.Reused += got.Resumed; e.Blobs++ })
 	return got.Slices, nil
+}
+
+// fetchTries is how often something is fetched that arrives with wrong bytes.
+const fetchTries = 3
+
+// again calls fetch anew when the bytes that came were wrong: they may have been changed on
+// their way, by a proxy or a bad memory, and right the next time.
+func again(fetch func() error) error {
+	for try := 1; ; try++ {
+		if err := fetch(); try == fetchTries || !errors.Is(err, content.ErrDigest) {
+			return err
+		}
+	}
 }
 
 // opener opens a blob at the first repository that has it.

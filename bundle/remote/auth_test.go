@@ -256,11 +256,10 @@ func FuzzChallenge(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		c, err := New(Options{Confined: true, GiveUpAfter: time.Millisecond})
+		c, err := New(Options{Confined: true, GiveUpAfter: time.Millisecond, FirstPause: 1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.timing.backoff = 0
 		r, err := c.Repository("registry.example/a/b")
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -235,8 +236,9 @@ func (c *Client) gate(ctx context.Context, h *host) error {
 	if d <= 0 {
 		return nil
 	}
+	d += rand.N(d/8 + 1) // those who wait do not come back together
 	if c.opts.OnWait != nil {
-		c.opts.OnWait(h.name, "HTTP 429 Too Many Requests", d)
+		c.opts.OnWait(h.name, "it asked for a pause", d)
 	}
 	return sleep(ctx, d)
 }

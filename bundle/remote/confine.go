@@ -90,11 +90,11 @@ func (c *Client) checkRedirect(o *host) func(*http.Request, []*http.Request) err
 		case len(via) > maxRedirects:
 			return &redirectError{fmt.Sprintf("more than %d redirects", maxRedirects)}
 		case req.Method != first.Method:
-			return &redirectError{fmt.Sprintf("a redirect of %s to %s would make it %s", first.Method, req.URL.Host, req.Method)}
+			return &redirectError{fmt.Sprintf("a redirect of %s to %s would make it %s", first.Method, clean(req.URL.Host), req.Method)}
 		case req.URL.Scheme != "https" && req.URL.Scheme != "http":
 			return &redirectError{fmt.Sprintf("a redirect to an address of scheme %q", clean(req.URL.Scheme))}
 		case req.URL.Scheme == "http" && via[len(via)-1].URL.Scheme == "https" && !c.plainAllowed(req.URL.Host):
-			return &redirectError{fmt.Sprintf("a redirect from https to plain http at %s", req.URL.Host)}
+			return &redirectError{fmt.Sprintf("a redirect from https to plain http at %s", clean(req.URL.Host))}
 		}
 		return nil
 	}

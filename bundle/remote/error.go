@@ -251,7 +251,7 @@ func statusError(resp *http.Response, body []byte, foreign, push bool) *Error {
 		e.retryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	case foreign && s >= 400 && s < 500 && s != http.StatusProxyAuthRequired:
 		// An expired signature most likely: the registry gives a new one.
-		e.transient, e.maxTries = true, 4
+		e.transient, e.maxTries = true, maxOdd
 		e.kinds = []error{ErrRefused}
 	case s == http.StatusProxyAuthRequired:
 		e.kinds = []error{ErrAuth}

@@ -19,7 +19,14 @@ type exchange struct {
 	resp  *http.Response
 	watch *watch
 	url   *url.URL
+
+	got    int64         // bytes of the body since waited began
+	waited time.Duration // for them; the time that their reader took does not count
 }
+
+// leastBytes is how many bytes must arrive in [Options].StallAfter of waiting. What is slower
+// (a server that drips a byte a second) would not end in anybody's life.
+const leastBytes = 8 << 10
 
 func (x *exchange) close() {
 	x.resp.Body.Close()
@@ -42,11 +49,16 @@ func (x *exchange) failure(err error) *Error {
 	return e
 }
 
-// Read reads the body under the watch for stalls.
+// Read reads the body under the watch for stalls and drips.
 func (x *exchange) Read(b []byte) (int, error) {
-	x.watch.arm()
+	x.watch.armFor(x.watch.after - x.waited)
+	start := time.Now()
 	n, err := x.resp.Body.Read(b)
 	x.watch.disarm()
+	x.waited += time.Since(start)
+	if x.got += int64(n); x.got >= leastBytes {
+		x.got, x.waited = 0, 0
+	}
 	return n, err
 }
 

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,10 +16,11 @@ import (
 	"pannier/bundle/content"
 )
 
-// Fetch implements [content.Fetcher]. What it returns is not verified and may be one byte
-// longer than desc says, so that a verifying reader notices. The reader mends itself: after
-// a cut, a stall or an answer that is too short it asks the registry again, from where it
-// is, until nothing has come for GiveUpAfter. Close may be called while Read waits, and ends it.
+// Fetch implements [content.Fetcher]. What it returns of a blob is not verified, and never
+// longer than desc says: what a server sends beyond is dropped, since the digest decides over
+// the bytes before it. The reader mends itself: after a cut, a stall or an answer that is too
+// short it asks the registry again, from where it is, until nothing has come for GiveUpAfter.
+// Close may be called while Read waits, and ends it. A manifest is read whole, and verified.
 func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	if err := content.CheckDescriptor(desc); err != nil {
 		return nil, err
@@ -26,11 +28,10 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset 
 	if offset < 0 || offset > desc.Size {
 		return nil, fmt.Errorf("%s: %w: asked from byte %d of %d", desc.Digest, content.ErrSize, offset, desc.Size)
 	}
-	q := &call{op: "fetch blob", ref: desc.Digest.String(), method: http.MethodGet, path: "blobs/" + desc.Digest.String()}
 	if content.IsManifest(desc.MediaType) {
-		q.op, q.path = "fetch manifest", "manifests/"+desc.Digest.String()
-		q.header = manifestAccept()
+		return r.fetchManifest(ctx, desc, offset)
 	}
+	q := &call{op: "fetch blob", ref: desc.Digest.String(), method: http.MethodGet, path: "blobs/" + desc.Digest.String()}
 	f := &reader{r: r, q: q, size: desc.Size, pos: offset, p: r.c.newPatience()}
 	f.ctx, f.cancel = context.WithCancel(ctx)
 	if offset == desc.Size && offset > 0 {
@@ -41,6 +42,17 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset 
 		return nil, r.named(err, q)
 	}
 	return f, nil
+}
+
+func (r *Repository) fetchManifest(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	have, raw, err := r.Manifest(ctx, desc.Digest.String())
+	if err != nil {
+		return nil, err
+	}
+	if have.Size != desc.Size {
+		return nil, fmt.Errorf("manifest %s: %w: it has %d bytes, and %d were expected", desc.Digest, content.ErrSize, have.Size, desc.Size)
+	}
+	return io.NopCloser(bytes.NewReader(raw[offset:])), nil
 }
 
 // reader is a body that is asked for again when it breaks.
@@ -74,7 +86,7 @@ func (f *reader) Read(b []byte) (int, error) {
 		if len(b) == 0 {
 			return 0, nil
 		}
-		if f.pos > f.size || f.x == nil && f.pos == f.size && f.size > 0 {
+		if f.pos == f.size && (f.size > 0 || f.x != nil) {
 			f.fail(io.EOF)
 			continue
 		}
@@ -84,7 +96,7 @@ func (f *reader) Read(b []byte) (int, error) {
 			}
 			continue
 		}
-		if left := f.size + 1 - f.pos; int64(len(b)) > left {
+		if left := f.size - f.pos; int64(len(b)) > left {
 			b = b[:left]
 		}
 		if f.skip > 0 {
@@ -96,7 +108,7 @@ func (f *reader) Read(b []byte) (int, error) {
 		n, err := f.x.Read(b)
 		if n > 0 {
 			f.pos += int64(n)
-			f.p.progress()
+			f.p.moved(n)
 			f.moved, f.short = f.moved+int64(n), 0
 		}
 		if err != nil {

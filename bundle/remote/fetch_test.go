@@ -173,20 +173,55 @@ func TestFetchSurvives(t *testing.T) {
 	}
 }
 
-func TestFetchExtraByteReachesTheVerifier(t *testing.T) {
+func TestFetchSurplusIsDropped(t *testing.T) {
 	b, desc := randomBlob(5000)
-	addr, _ := blobServer(t, append(bytes.Clone(b), make([]byte, 9000)...), nil)
-	r := newRepo(t, Options{}, addr+"/a/b")
-	rc, err := r.Fetch(testContext(t), desc, 0)
-	if err != nil {
-		t.Fatal(err)
+	for name, act := range map[string]func(int, http.ResponseWriter, *http.Request) bool{
+		"with Content-Length": nil,
+		"without end": func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			w.Write(b)
+			for r.Context().Err() == nil {
+				w.Write(b)
+			}
+			return true
+		},
+	} {
+		addr, seen := blobServer(t, append(bytes.Clone(b), make([]byte, 9000)...), act)
+		r := newRepo(t, Options{}, addr+"/a/b")
+		if got, err := content.ReadAll(testContext(t), r, desc, 1<<20); err != nil || !bytes.Equal(got, b) || len(seen.all()) > 1 {
+			t.Errorf("%s: %v after %d requests", name, err, len(seen.all()))
+		}
+		desc := desc
+		desc.Size--
+		if _, err := content.ReadAll(testContext(t), r, desc, 1<<20); !errors.Is(err, content.ErrDigest) {
+			t.Errorf("%s: of another size: %v", name, err)
+		}
 	}
-	defer rc.Close()
-	if got, err := io.ReadAll(rc); err != nil || len(got) != 5001 {
-		t.Errorf("%d bytes, %v: one more than the size should come", len(got), err)
+}
+
+// drip sends b a byte at a time, for ever.
+func drip(w http.ResponseWriter, r *http.Request, b []byte) {
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	for i := range b {
+		if r.Context().Err() != nil {
+			return
+		}
+		w.Write(b[i : i+1])
+		w.(http.Flusher).Flush()
+		time.Sleep(5 * time.Millisecond)
 	}
-	if _, err := content.ReadAll(testContext(t), r, desc, 1<<20); !errors.Is(err, content.ErrSize) {
-		t.Errorf("verified: %v", err)
+}
+
+func TestFetchLeavesDrips(t *testing.T) {
+	b, desc := randomBlob(100_000)
+	addr, _ := blobServer(t, b, func(n int, w http.ResponseWriter, r *http.Request) bool {
+		if n == 1 {
+			drip(w, r, b)
+		}
+		return n == 1
+	})
+	r := newRepo(t, Options{StallAfter: 200 * time.Millisecond}, addr+"/a/b")
+	if got, err := content.ReadAll(testContext(t), r, desc, 1<<20); err != nil || !bytes.Equal(got, b) {
+		t.Error(err)
 	}
 }
 
@@ -233,6 +268,34 @@ func TestFetchGivesUp(t *testing.T) {
 			t.Error("nobody was told of the wait")
 		}
 	})
+	for name, act := range map[string]func(from int, w http.ResponseWriter, r *http.Request){
+		"drips": func(from int, w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(b)-1, len(b)))
+			w.WriteHeader(http.StatusPartialContent)
+			drip(w, r, b[from:])
+		},
+		"a byte an answer": func(from int, w http.ResponseWriter, r *http.Request) {
+			h := http.Header{"Content-Range": {fmt.Sprintf("bytes %d-%d/%d", from, len(b)-1, len(b))}}
+			cut(w, http.StatusPartialContent, h, b[from:from+1], len(b)-from)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr, _ := blobServer(t, b, func(n int, w http.ResponseWriter, r *http.Request) bool {
+				act(rangeStart(r), w, r)
+				return true
+			})
+			opts := opts
+			opts.StallAfter = 100 * time.Millisecond
+			rc, err := newRepo(t, opts, addr+"/a/b").Fetch(testContext(t), desc, 7)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(rc)
+			if !errors.Is(err, ErrInterrupted) || len(got) == 0 || !bytes.HasPrefix(b[7:], got) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		})
+	}
 	t.Run("gone", func(t *testing.T) {
 		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if strings.Contains(r.URL.Path, "/blobs/") {

@@ -24,8 +24,8 @@ import (
 
 // hurry shortens a client's pauses.
 func hurry(c *Client) *Client {
-	c.timing.backoff = 5 * time.Millisecond
-	c.timing.maxPause = 50 * time.Millisecond
+	c.opts.FirstPause = 5 * time.Millisecond
+	c.opts.LongestPause = 50 * time.Millisecond
 	return c
 }
 

@@ -211,6 +211,7 @@ type limiter struct {
 	limit    int // 0 is none
 	inFlight int
 	good     int // answers since the limit last moved
+	round    int // how often the limit was lowered
 	free     chan struct{}
 }
 
@@ -218,15 +219,17 @@ type limiter struct {
 // caller may hold one stream open while it waits for another of the same host.
 const limitPatience = 10 * time.Second
 
-func (l *limiter) acquire(ctx context.Context) error {
+// acquire returns the round in which the request is sent, for tooMany.
+func (l *limiter) acquire(ctx context.Context) (round int, err error) {
 	deadline := time.Now().Add(limitPatience)
 	for {
 		l.lmu.Lock()
 		left := time.Until(deadline)
 		if l.limit == 0 || l.inFlight < l.limit || left <= 0 {
 			l.inFlight++
+			round = l.round
 			l.lmu.Unlock()
-			return nil
+			return round, nil
 		}
 		if l.free == nil {
 			l.free = make(chan struct{})
@@ -237,7 +240,7 @@ func (l *limiter) acquire(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return ctx.Err()
+			return 0, ctx.Err()
 		case <-free:
 		case <-t.C:
 		}
@@ -259,11 +262,16 @@ func (l *limiter) wake() {
 	}
 }
 
-// tooMany halves the limit; fine raises it again, slowly, until there is none.
-func (l *limiter) tooMany() {
+// tooMany halves the limit, once for all requests that were under way in a round; fine raises
+// it again, slowly, until there is none.
+func (l *limiter) tooMany(round int) {
 	l.lmu.Lock()
 	defer l.lmu.Unlock()
 	l.good = 0
+	if round != l.round {
+		return
+	}
+	l.round++
 	n := l.inFlight
 	if l.limit > 0 {
 		n = min(n, l.limit)

@@ -42,7 +42,7 @@ func TestExistsNeedsProof(t *testing.T) {
 			if q.Method == http.MethodGet {
 				w.Write([]byte(strings.Repeat("x", len(raw))))
 			}
-		}, false, true}, // of a blob no more is asked: its bytes are proven when it is pushed or pulled
+		}, false, true}, // all bytes of a blob are proven when it is pushed or pulled
 		"digest of another": {func(w http.ResponseWriter, q *http.Request) {
 			w.Header().Set(digestHeader, other)
 			serveIt(w, q)

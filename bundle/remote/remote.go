@@ -49,9 +49,12 @@ type Options struct {
 	Proxy func(*http.Request) (*url.URL, error)
 	// GiveUpAfter is how long nothing may move before [ErrInterrupted]; 0 is five minutes.
 	GiveUpAfter time.Duration
-	// StallAfter is how long no byte may arrive before a connection is given up and made
-	// anew; 0 is 60 seconds.
+	// StallAfter is how long nothing, or next to nothing (fewer than 8 KiB), may arrive before
+	// a connection is given up and made anew; 0 is 60 seconds.
 	StallAfter time.Duration
+	// FirstPause is how long is waited after a first failure, about; it doubles from failure
+	// to failure up to LongestPause. 0 are half a second and 30 seconds.
+	FirstPause, LongestPause time.Duration
 	// Confined refuses token servers and redirects at loopback, link-local and cloud
 	// metadata addresses, unless the registry that names them is at such an address too.
 	Confined bool
@@ -82,8 +85,6 @@ const (
 type timing struct {
 	dial      time.Duration // for one connection, and for one answer while reaching
 	reach     time.Duration // for all tries at a host that never answered
-	backoff   time.Duration // first pause
-	maxPause  time.Duration // longest pause, without Retry-After
 	maxAsked  time.Duration // longest pause that Retry-After can ask for
 	storeWait time.Duration // GiveUpAfter for signature stores
 }
@@ -113,6 +114,12 @@ func New(opts Options) (*Client, error) {
 	if opts.StallAfter <= 0 {
 		opts.StallAfter = time.Minute
 	}
+	if opts.FirstPause <= 0 {
+		opts.FirstPause = 500 * time.Millisecond
+	}
+	if opts.LongestPause <= 0 {
+		opts.LongestPause = 30 * time.Second
+	}
 	if opts.UserAgent == "" {
 		opts.UserAgent = "pannier"
 	}
@@ -124,7 +131,7 @@ func New(opts Options) (*Client, error) {
 		log:  opts.Logger,
 		timing: timing{
 			dial: 3 * time.Second, reach: 10 * time.Second,
-			backoff: 500 * time.Millisecond, maxPause: 30 * time.Second, maxAsked: 2 * time.Minute,
+			maxAsked:  min(2*time.Minute, opts.GiveUpAfter),
 			storeWait: 30 * time.Second,
 		},
 		hosts:    map[string]*host{},

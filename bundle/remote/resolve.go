@@ -155,8 +155,9 @@ func mediaType(h http.Header) string {
 	return mt
 }
 
-// Exists asks whether the registry has what desc names, in this repository. Something of
-// another size under that digest does not count.
+// Exists asks whether the registry has what desc names, in this repository. It is believed if
+// it tells digest and size; one that does not tell the digest is asked for more: a manifest is
+// read, and of a blob the beginning. Something of another size does not count.
 func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	if err := content.CheckDescriptor(desc); err != nil {
 		return false, err
@@ -184,12 +185,12 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool,
 	switch {
 	case told != "" && told != desc.Digest.String():
 		return false, nil
-	case a.length == desc.Size && (told != "" || !content.IsManifest(desc.MediaType)):
+	case a.length == desc.Size && told != "":
 		return true, nil
 	case a.length > 0 && a.length != desc.Size:
 		return false, nil
 	}
-	// A bare 200 says nothing: things that are no registry answer so to everything.
+	// A 200 without the digest says little: things that are no registry answer so to everything.
 	return r.look(ctx, desc, q)
 }
 
@@ -225,8 +226,9 @@ func (r *Repository) look(ctx context.Context, desc ocispec.Descriptor, q *call)
 }
 
 const (
-	maxTagPage = 8 << 20 // bytes of one page of a tag list
-	maxTags    = 1 << 20
+	maxTagPage  = 8 << 20 // bytes of one page of a tag list
+	maxTagPages = 10_000
+	maxTags     = 1 << 20
 )
 
 var nextLink = regexp.MustCompile(`<([^>]*)>\s*;[^,]*\brel="?next\b`)
@@ -238,7 +240,7 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 		query: url.Values{"n": {"1000"}}}
 	var tags []string
 	seen := map[string]bool{}
-	for {
+	for pages := 1; ; pages++ {
 		a, err := r.do(ctx, q)
 		if err != nil {
 			return nil, err
@@ -250,6 +252,7 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 		if err := json.Unmarshal(a.body, &page); err != nil {
 			return nil, r.named(&Error{kinds: []error{ErrRefused}, Message: "its list of tags is not JSON"}, q)
 		}
+		before := len(tags)
 		for _, t := range page.Tags {
 			if tagGrammar.MatchString(t) && !seen[t] {
 				seen[t] = true
@@ -261,7 +264,7 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 			return tags, nil
 		}
 		next, err := url.Parse(m[1])
-		if err != nil || next.RawQuery == q.query.Encode() || len(tags) > maxTags {
+		if err != nil || len(tags) == before || len(tags) > maxTags || pages > maxTagPages {
 			return nil, r.named(&Error{kinds: []error{ErrRefused}, Message: "its list of tags does not end"}, q)
 		}
 		q.query = next.Query()

@@ -187,9 +187,14 @@ func TestLimiter(t *testing.T) {
 	for range 8 {
 		l.acquire(t.Context())
 	}
-	l.tooMany()
+	for range 8 {
+		l.tooMany(0)
+	}
 	if l.limit != 4 {
 		t.Errorf("limit %d after 429 with 8 under way", l.limit)
+	}
+	if l.tooMany(1); l.limit != 2 {
+		t.Errorf("limit %d after 429 again", l.limit)
 	}
 	for range 8 {
 		l.release()

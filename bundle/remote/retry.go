@@ -23,7 +23,7 @@ import (
 // errStall ends an attempt in which no byte came for too long; errSilent one at a host that
 // has never answered anything.
 var (
-	errStall  = errors.New("no byte arrived for too long")
+	errStall  = errors.New("nothing, or next to nothing, arrived for too long")
 	errSilent = errors.New("it accepts connections and does not answer")
 )
 
@@ -35,6 +35,7 @@ type patience struct {
 	last   time.Time // something moved
 	tries  int       // failures since then
 	auth   int       // of these, tokens refused
+	bytes  int64     // that moved since then
 }
 
 func (c *Client) newPatience() *patience {
@@ -44,7 +45,15 @@ func (c *Client) newPatience() *patience {
 
 // progress says that something moved.
 func (p *patience) progress() {
-	p.last, p.tries, p.auth = time.Now(), 0, 0
+	p.last, p.tries, p.auth, p.bytes = time.Now(), 0, 0, 0
+}
+
+// moved says that n bytes more have come. That is progress once they are leastBytes: a host
+// that gives a byte at a time would keep a call for years.
+func (p *patience) moved(n int) {
+	if p.bytes += int64(n); p.bytes >= leastBytes {
+		p.progress()
+	}
 }
 
 // pause returns nil when it is time to try again, or the error to end the call with.
@@ -68,7 +77,7 @@ func (p *patience) pause(ctx context.Context, e *Error) error {
 			return e
 		}
 		// So that three attempts that each run into the dial's limit fit.
-		d = min(p.c.timing.backoff*time.Duration(p.tries*2), max(0, p.c.timing.reach-spent-p.c.timing.dial*time.Duration(3-p.tries)))
+		d = min(p.c.opts.FirstPause*time.Duration(p.tries*2), max(0, p.c.timing.reach-spent-p.c.timing.dial*time.Duration(3-p.tries)))
 	} else {
 		idle := now.Sub(p.last)
 		if e.maxTries > 0 && p.tries >= e.maxTries {
@@ -87,7 +96,7 @@ func (p *patience) pause(ctx context.Context, e *Error) error {
 		}
 		d = p.backoff()
 		if e.soon {
-			d = min(d, p.c.timing.backoff)
+			d = min(d, p.c.opts.FirstPause)
 		}
 		if e.retryAfter > 0 {
 			d = min(e.retryAfter, p.c.timing.maxAsked)
@@ -95,7 +104,7 @@ func (p *patience) pause(ctx context.Context, e *Error) error {
 		if left := p.giveUp - idle; left > 0 {
 			d = min(d, left)
 		} else {
-			d = min(d, p.c.timing.backoff)
+			d = min(d, p.c.opts.FirstPause)
 		}
 	}
 	if f := p.c.opts.OnWait; f != nil {
@@ -108,9 +117,9 @@ func (p *patience) pause(ctx context.Context, e *Error) error {
 // backoff grows twofold up to a limit, and is spread over half of its length so that
 // parallel calls do not come back together.
 func (p *patience) backoff() time.Duration {
-	d := p.c.timing.backoff << min(p.tries-1, 16)
-	if d <= 0 || d > p.c.timing.maxPause {
-		d = p.c.timing.maxPause
+	d := p.c.opts.FirstPause << min(p.tries-1, 16)
+	if d <= 0 || d > p.c.opts.LongestPause {
+		d = p.c.opts.LongestPause
 	}
 	return d/2 + rand.N(d/2+1)
 }
@@ -190,8 +199,10 @@ func (c *Client) classify(err, cause error, h *host) *Error {
 		c.classifyProxy(e, proxy)
 	case isCertificate(err):
 		e.kinds = []error{ErrCertificate}
+		e.transient, e.maxTries = c.host(e.Host).hasAnswered(), maxOdd
 	case errors.Is(err, http.ErrSchemeMismatch):
 		e.kinds, e.Err = []error{ErrPlainHTTP}, nil
+		e.transient, e.maxTries = c.host(e.Host).hasAnswered(), maxOdd
 	case inHTTP || isNetwork(err):
 		e.transient = true
 	case errors.As(err, &syntax):
@@ -202,6 +213,10 @@ func (c *Client) classify(err, cause error, h *host) *Error {
 	}
 	return e
 }
+
+// maxOdd is how often a host that has answered well may answer in a way that would be for
+// good from any other: one machine of several behind a name that is set up wrongly.
+const maxOdd = 4
 
 // isNetwork reports whether err is of a kind that goes away by itself.
 func isNetwork(err error) bool {

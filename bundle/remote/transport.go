@@ -168,7 +168,8 @@ func (t *hop) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, err
 	}
-	if err := h.acquire(req.Context()); err != nil {
+	round, err := h.acquire(req.Context())
+	if err != nil {
 		closeBody(req)
 		return nil, err
 	}
@@ -181,7 +182,7 @@ func (t *hop) RoundTrip(req *http.Request) (*http.Response, error) {
 		h.release()
 		return nil, err
 	}
-	c.heard(h, resp)
+	c.heard(h, resp, round)
 	resp.Request = original
 	resp.Body = &releasing{ReadCloser: resp.Body, release: sync.OnceFunc(h.release)}
 	return resp, nil
@@ -210,19 +211,20 @@ func (c *Client) note(req *http.Request, why string) error {
 	return nil
 }
 
-// heard learns from an answer.
-func (c *Client) heard(h *host, resp *http.Response) {
+// heard learns from an answer to a request that was sent in that round.
+func (c *Client) heard(h *host, resp *http.Response, round int) {
+	asked := retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	// Object stores say 503, with the time to wait, where registries say 429.
+	tooMany := resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable && asked > 0
 	h.mu.Lock()
 	h.answered = true
-	if resp.StatusCode == http.StatusTooManyRequests {
-		if d := retryAfter(resp.Header.Get("Retry-After"), time.Now()); d > 0 {
-			h.notBefore = time.Now().Add(min(d, c.timing.maxAsked))
-		}
+	if tooMany && asked > 0 {
+		h.notBefore = time.Now().Add(min(asked, c.timing.maxAsked))
 	}
 	h.mu.Unlock()
 	switch {
-	case resp.StatusCode == http.StatusTooManyRequests:
-		h.tooMany()
+	case tooMany:
+		h.tooMany(round)
 	case resp.StatusCode < 500:
 		h.fine()
 	}

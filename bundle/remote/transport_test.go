@@ -2,9 +2,13 @@ package remote
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -160,6 +164,71 @@ func TestTLS(t *testing.T) {
 	}
 	if _, err := New(Options{CAFiles: []string{write(t, "x.pem", "nothing")}}); err == nil {
 		t.Error("a CA file without certificates was taken")
+	}
+}
+
+// TestOddAnswersOfAGoodHost asks a name with several machines behind it, one of which is set
+// up wrongly, and a resolver that is away for a while: none of that is for good.
+func TestOddAnswersOfAGoodHost(t *testing.T) {
+	b, desc := randomBlob(1000)
+	good := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+	}))
+	t.Cleanup(good.Close)
+	plain := httptest.NewServer(good.Config.Handler)
+	t.Cleanup(plain.Close)
+	alert := httptest.NewUnstartedServer(good.Config.Handler)
+	alert.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("no") }}
+	alert.Config.ErrorLog = log.New(io.Discard, "", 0)
+	alert.StartTLS()
+	t.Cleanup(alert.Close)
+	ca := write(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: good.Certificate().Raw})))
+	for name, row := range map[string]struct {
+		at    string // host:port that is dialled instead, "" fails to resolve
+		first error  // what it is if the host never answered
+	}{
+		"plain http":          {hostOf(plain), ErrPlainHTTP},
+		"TLS alert":           {hostOf(alert), ErrUnreachable},
+		"DNS":                 {"", ErrUnreachable},
+		"another certificate": {hostOf(good), ErrCertificate}, // for a name that it does not have
+	} {
+		for _, answered := range []bool{true, false} {
+			c := newClient(t, Options{CAFiles: []string{ca}})
+			dials := 0
+			var d net.Dialer
+			c.verified.DisableKeepAlives = true
+			c.verified.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+				if dials++; answered && dials != 2 {
+					return d.DialContext(ctx, network, hostOf(good))
+				}
+				if row.at == "" {
+					return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "server misbehaving", Name: addr, IsTemporary: true}}
+				}
+				return d.DialContext(ctx, network, row.at)
+			}
+			c.verified.TLSClientConfig.VerifyConnection = func(tls.ConnectionState) error {
+				if name == "another certificate" && (!answered || dials == 2) {
+					return &tls.CertificateVerificationError{Err: x509.HostnameError{Certificate: good.Certificate(), Host: "example.com"}}
+				}
+				return nil
+			}
+			r, err := c.Repository("example.com/a/b") // the name in httptest's certificate
+			if err != nil {
+				t.Fatal(err)
+			}
+			if answered {
+				if _, err := content.ReadAll(testContext(t), r, desc, 1<<20); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err = content.ReadAll(testContext(t), r, desc, 1<<20)
+			if answered && err != nil || !answered && !errors.Is(err, row.first) {
+				t.Errorf("%s, answered before %v: %v", name, answered, err)
+			}
+			if answered && dials < 3 {
+				t.Errorf("%s: only %d connections, it was not met", name, dials)
+			}
+		}
 	}
 }
 
