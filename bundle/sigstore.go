@@ -73,7 +73,11 @@ func (p *packer) sigstore(ctx context.Context, repo *remote.Repository, d digest
 	if err != nil {
 		return nil, fmt.Errorf("sigstore signature of %s: %w", d, err)
 	}
-	img, err := sigstoreImage(ctx, repo, desc, raw, repo.Name(), d)
+	var img SigstoreImage
+	err = again(func() (err error) {
+		img, err = sigstoreImage(ctx, repo, desc, raw, repo.Name(), d)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("sigstore signature of %s: %w", d, err)
 	}

@@ -9,8 +9,6 @@ import (
 	"net/url"
 	"regexp"
 	"strconv"
-
-	"pannier/bundle/content"
 )
 
 // Sizes of a chunk, in bytes. A chunk is held in memory, so that what the registry did not
@@ -170,7 +168,7 @@ func (s *chunks) ask(ctx context.Context, first, end int64) error {
 	}
 	if have < first || have > end {
 		return &Error{Host: s.u.r.host.name, transient: true, maxTries: 5, kinds: []error{ErrRefused},
-			Err: fmt.Errorf("%w: the registry has %d bytes of the upload, %d to %d were expected", content.ErrSize, have, first, end)}
+			Message: fmt.Sprintf("it has %d bytes of the upload, and %d to %d were sent", have, first, end)}
 	}
 	if next, e := s.u.r.location(a.header, a.url); e == nil {
 		s.location = next

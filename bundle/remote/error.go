@@ -250,8 +250,8 @@ func statusError(resp *http.Response, body []byte, foreign, push bool) *Error {
 		e.transient = true
 		e.retryAfter = retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	case foreign && s >= 400 && s < 500 && s != http.StatusProxyAuthRequired:
-		// An expired signature most likely: the registry gives a new one.
-		e.transient, e.maxTries = true, maxOdd
+		// An expired signature most likely: the registry gives a new one. About a minute.
+		e.transient, e.maxTries = true, 2*maxOdd
 		e.kinds = []error{ErrRefused}
 	case s == http.StatusProxyAuthRequired:
 		e.kinds = []error{ErrAuth}

@@ -109,6 +109,7 @@ func (f *reader) Read(b []byte) (int, error) {
 		if n > 0 {
 			f.pos += int64(n)
 			f.p.moved(n)
+			f.r.host.serves()
 			f.moved, f.short = f.moved+int64(n), 0
 		}
 		if err != nil {
@@ -208,7 +209,7 @@ func (f *reader) open() *Error {
 	}
 	if isHTML(x.resp.Header.Get("Content-Type"), nil) {
 		x.close()
-		return &Error{Host: x.from(), Status: x.resp.StatusCode, kinds: []error{ErrNotRegistry}}
+		return f.r.webPage(x.from(), x.resp.StatusCode)
 	}
 	f.skip = f.pos
 	if x.resp.StatusCode == http.StatusPartialContent {

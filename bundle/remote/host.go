@@ -19,6 +19,7 @@ type host struct {
 
 	mu        sync.Mutex
 	answered  bool      // it has given an HTTP answer
+	served    bool      // it has given content, as a registry does
 	local     bool      // it was found at a loopback or link-local address
 	scheme    string    // "" until it is known
 	notBefore time.Time // it asked to be left alone until then
@@ -48,6 +49,18 @@ func (h *host) hasAnswered() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.answered
+}
+
+func (h *host) hasServed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.served
+}
+
+func (h *host) serves() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.served = true
 }
 
 func (h *host) isLocal() bool {
@@ -171,6 +184,7 @@ func (c *Client) probe(ctx context.Context, h *host) (string, error) {
 	if isCertificate(tlsErr) || ctx.Err() != nil || errors.As(tlsErr, &slow) && slow.Timeout() {
 		return "", tlsErr
 	}
+	answered := h.hasAnswered()
 	status, err := c.ping(ctx, h, "http://"+h.name+"/v2/")
 	if err != nil {
 		if errors.Is(tlsErr, http.ErrSchemeMismatch) {
@@ -179,7 +193,11 @@ func (c *Client) probe(ctx context.Context, h *host) (string, error) {
 		return "", tlsErr
 	}
 	if status == http.StatusBadRequest && !errors.Is(tlsErr, http.ErrSchemeMismatch) {
-		// That is how a TLS server answers plain http: TLS failed for another reason.
+		// That is how a TLS server answers plain http: TLS failed for another reason. What
+		// it says to a question that nobody would ask it is no answer.
+		h.mu.Lock()
+		h.answered = answered
+		h.mu.Unlock()
 		return "", tlsErr
 	}
 	return "http", nil

@@ -81,9 +81,14 @@ func (r *Repository) Manifest(ctx context.Context, ref string) (ocispec.Descript
 	p := r.c.newPatience()
 	for {
 		a, e := r.once(ctx, q, p)
-		if e == nil {
+		switch {
+		case e != nil:
+		case isHTML(a.header.Get("Content-Type"), a.body):
+			e = r.webPage(r.host.name, a.status)
+		default:
 			var desc ocispec.Descriptor
 			if desc, e = checkManifest(a, want); e == nil {
+				r.host.serves()
 				return desc, a.body, nil
 			}
 			e.Host = r.host.name
@@ -94,13 +99,15 @@ func (r *Repository) Manifest(ctx context.Context, ref string) (ocispec.Descript
 	}
 }
 
+// webPage is the error of an answer that is a web page. From a registry that served before it
+// may be a passing one: of a proxy that wants a login, of somebody who does maintenance.
+func (r *Repository) webPage(from string, status int) *Error {
+	return &Error{Host: from, Status: status, kinds: []error{ErrNotRegistry}, transient: r.host.hasServed(), maxTries: maxOdd}
+}
+
 // checkManifest judges the answer to a request for a manifest. Bytes that do not hash to
 // what they should may have been changed on their way: that is tried again, a few times.
 func checkManifest(a *answer, want digest.Digest) (ocispec.Descriptor, *Error) {
-	ct := a.header.Get("Content-Type")
-	if isHTML(ct, a.body) {
-		return ocispec.Descriptor{}, &Error{Status: a.status, kinds: []error{ErrNotRegistry}}
-	}
 	got := digest.FromBytes(a.body)
 	desc := ocispec.Descriptor{MediaType: mediaType(a.header), Digest: got, Size: int64(len(a.body))}
 	told := want
@@ -259,14 +266,26 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 				tags = append(tags, t)
 			}
 		}
-		m := nextLink.FindStringSubmatch(a.header.Get("Link"))
-		if m == nil || len(page.Tags) == 0 {
+		next, more := nextPage(a.header.Get("Link"))
+		if !more || len(page.Tags) == 0 {
 			return tags, nil
 		}
-		next, err := url.Parse(m[1])
-		if err != nil || len(tags) == before || len(tags) > maxTags || pages > maxTagPages {
+		if next == nil || len(tags) == before || len(tags) > maxTags || pages > maxTagPages {
 			return nil, r.named(&Error{kinds: []error{ErrRefused}, Message: "its list of tags does not end"}, q)
 		}
-		q.query = next.Query()
+		q.query = next
 	}
+}
+
+// nextPage reads the query of a link to the next page (RFC 8288); nil if it cannot be read.
+func nextPage(link string) (query url.Values, more bool) {
+	m := nextLink.FindStringSubmatch(link)
+	if m == nil {
+		return nil, false
+	}
+	u, err := url.Parse(m[1])
+	if err != nil {
+		return nil, true
+	}
+	return u.Query(), true
 }

@@ -191,6 +191,8 @@ func (c *Client) classify(err, cause error, h *host) *Error {
 		e.kinds, e.Err = []error{ErrAuth}, &scrubbed{text: clean(scrubText(credErr.err.Error())), err: credErr}
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
 		e.kinds, e.Err, e.Message = []error{ErrAuth}, nil, "it wants a user and a password"
+	case errors.Is(err, errOddToken):
+		e.kinds = []error{ErrAuth}
 	case errors.As(err, &confined):
 		e.kinds = []error{ErrConfined}
 	case errors.As(err, &redirect):

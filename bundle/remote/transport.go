@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 )
 
 // makeTransports builds the two transports, with and without verification of certificates.
@@ -160,6 +162,10 @@ func (t *hop) RoundTrip(req *http.Request) (*http.Response, error) {
 		closeBody(req)
 		return nil, &confinedError{host: h.name, why: why}
 	}
+	if strings.ContainsFunc(req.Header.Get("Authorization"), unicode.IsControl) {
+		closeBody(req)
+		return nil, errOddToken
+	}
 	original := req
 	req = req.Clone(context.WithValue(req.Context(), originKey{}, origin{host: t.origin, self: self}))
 	req.Header.Set("User-Agent", c.opts.UserAgent)
@@ -187,6 +193,9 @@ func (t *hop) RoundTrip(req *http.Request) (*http.Response, error) {
 	resp.Body = &releasing{ReadCloser: resp.Body, release: sync.OnceFunc(h.release)}
 	return resp, nil
 }
+
+// errOddToken is a token that would end the header that it is sent in.
+var errOddToken = errors.New("the token that its token server gave cannot be sent: there are control characters in it")
 
 // closeBody keeps the promise of a RoundTripper to close the body even if it fails.
 func closeBody(req *http.Request) {
