@@ -95,7 +95,7 @@ func (u *unpacker) compare(ctx context.Context) error {
 				continue
 			}
 			g.Go(func() error {
-				ok, err := img.repo.Exists(gctx, d)
+				ok, err := u.holds(gctx, img.repo, d)
 				if err != nil {
 					return err
 				}

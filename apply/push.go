@@ -203,6 +203,15 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 		if u.isBad(b.desc.Digest) {
 			return nil
 		}
+		if !u.opts.CheckAll {
+			continue
+		}
+		if ok, err := u.holds(ctx, repo, b.desc); err != nil {
+			return fmt.Errorf("blob %s: %w", b.desc.Digest, err)
+		} else if !ok {
+			return fmt.Errorf("%s: %w: it took blob %s, and gives something else back; a registry does not replace a damaged blob: have it deleted there, then run this again",
+				repo.Name(), ErrNotArrived, b.desc.Digest)
+		}
 	}
 	u.count(&u.res.Pushed, b.desc.Size)
 	p.add(func(e *bundle.Event) { e.Blobs++ })

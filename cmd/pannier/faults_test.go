@@ -28,7 +28,7 @@ import (
 // must finish, without fetching or pushing anything a second time.
 
 // hasty waits for nothing that a test would have to wait for.
-func hasty(t *testing.T, p *faultproxy.Proxy, giveUp time.Duration, opts remote.Options) *remote.Client {
+func hasty(t *testing.T, p *faultproxy.Proxy, patience, stall time.Duration, opts remote.Options) *remote.Client {
 	t.Helper()
 	dir := t.TempDir()
 	auth := filepath.Join(dir, "auth.json")
@@ -39,7 +39,7 @@ func hasty(t *testing.T, p *faultproxy.Proxy, giveUp time.Duration, opts remote.
 		opts.CAFiles = []string{filepath.Join(dir, "ca.pem")}
 		write(t, opts.CAFiles[0], string(p.CA))
 	}
-	opts.GiveUpAfter, opts.StallAfter = giveUp, time.Second
+	opts.GiveUpAfter, opts.StallAfter = patience, stall
 	opts.FirstPause, opts.LongestPause = 5*time.Millisecond, 50*time.Millisecond
 	c, err := remote.New(opts)
 	if err != nil {
@@ -48,12 +48,16 @@ func hasty(t *testing.T, p *faultproxy.Proxy, giveUp time.Duration, opts remote.
 	return c
 }
 
-// patienceFor is short only where a fault is to outlast it: the machine may be slow.
-func patienceFor(want outcome) time.Duration {
+// limits are short only where a fault is to outlast them: the machine may be slow.
+func limits(f faultproxy.Fault, want outcome) (patience, stall time.Duration) {
+	patience, stall = time.Minute, 20*time.Second
 	if want.code == exitIncomplete {
-		return 1500 * time.Millisecond
+		patience = 500 * time.Millisecond
 	}
-	return time.Minute
+	if strings.Contains(f.Name, "stall") || strings.Contains(f.Name, "drip") {
+		stall = 300 * time.Millisecond
+	}
+	return patience, stall
 }
 
 func write(t *testing.T, name, text string) {
@@ -151,15 +155,16 @@ func TestPackMeetsEveryFault(t *testing.T) {
 				}
 				p := faultproxy.Start(o.Registry.URL(), f.Options)
 				t.Cleanup(p.Close)
-				pack := func(media string, giveUp time.Duration) error {
+				pack := func(media string, patience, stall time.Duration) error {
 					opts := o.Options(media, "4.8.21")
-					opts.Client = hasty(t, p, giveUp, remote.Options{Mirrors: []remote.Mirror{{From: "quay.io", To: p.Host}}})
+					opts.Client = hasty(t, p, patience, stall, remote.Options{Mirrors: []remote.Mirror{{From: "quay.io", To: p.Host}}})
 					_, err := bundle.Pack(t.Context(), opts)
 					return err
 				}
 				media := trip.Drive(t)
 				p.Inject(&f, how)
-				err := pack(media, patienceFor(want))
+				patience, stall := limits(f, want)
+				err := pack(media, patience, stall)
 				judge(t, p, err, want)
 				had := blobsOn(t, media)
 				if err == nil {
@@ -172,7 +177,7 @@ func TestPackMeetsEveryFault(t *testing.T) {
 					}
 				}
 				p.Inject(nil, 0)
-				if err := pack(media, time.Minute); err != nil {
+				if err := pack(media, time.Minute, 20*time.Second); err != nil {
 					t.Fatalf("again, without the fault: %v", err)
 				}
 				trip.Whole(t, media)
@@ -315,15 +320,15 @@ func TestUnpackMeetsEveryFault(t *testing.T) {
 				site := trip.NewSite(t)
 				p := faultproxy.Start(site.Registry.URL(), f.Options)
 				t.Cleanup(p.Close)
-				unpack := func(giveUp time.Duration) error {
+				unpack := func(patience, stall time.Duration) error {
 					opts := site.Options(media)
 					opts.Destination.Registry = p.Host
-					opts.Client = hasty(t, p, giveUp, remote.Options{})
+					opts.Client = hasty(t, p, patience, stall, remote.Options{})
 					_, err := apply.Unpack(t.Context(), opts)
 					return err
 				}
 				p.Inject(&f, how)
-				err := unpack(patienceFor(want))
+				err := unpack(limits(f, want))
 				judge(t, p, err, want)
 				had := map[digest.Digest]bool{}
 				for d := range r.Blobs {
@@ -339,7 +344,7 @@ func TestUnpackMeetsEveryFault(t *testing.T) {
 						t.Error("the release has its tag")
 					}
 					p.Inject(nil, 0)
-					if err := unpack(time.Minute); err != nil {
+					if err := unpack(time.Minute, 20*time.Second); err != nil {
 						t.Fatalf("again, without the fault: %v", err)
 					}
 					for _, q := range p.Take() {

@@ -51,7 +51,7 @@ func (s *session) unpackCommand() *cli.Command {
 			Usage: "the name `REGISTRY/REPO` by which the nodes know the registry, where it differs from the one pushed to"},
 		&cli.BoolFlag{Name: "dry-run", Destination: &f.dryRun, Usage: "say what would be done; write nothing anywhere"},
 		&cli.StringFlag{Name: "objects-dir", Destination: &f.objectsDir, Usage: "write the cluster objects into `DIR`; without it they are printed"},
-		&cli.BoolFlag{Name: "check-all", Destination: &f.checkAll, Usage: "ask the registry for every blob, not only every manifest"},
+		&cli.BoolFlag{Name: "check-all", Destination: &f.checkAll, Usage: "ask the registry for every blob, not only every manifest, and read the end of each (64 KiB) back"},
 		&cli.BoolFlag{Name: "missing-only", Destination: &f.missingOnly,
 			Usage: "read from the drive only what the registry lacks; by default every selected blob is read and hashed"},
 		&cli.StringFlag{Name: "additional-prefix", Destination: &f.prefix, Usage: "`PATH` that stands before the path of additional images"},
