@@ -74,6 +74,7 @@ type chunks struct {
 	u        *upload
 	location *url.URL
 	at       int64 // bytes that the registry has
+	cuts     int   // chunks in a row that broke
 }
 
 // send sends buf, which begins at the registry's position, whole or in smaller pieces.
@@ -85,6 +86,7 @@ func (s *chunks) send(ctx context.Context, buf []byte) error {
 		e := s.patch(ctx, piece)
 		if e == nil {
 			u.reached(s.at)
+			s.cuts = 0
 			if u.r.host.bodyLimit() > 0 {
 				u.r.host.setBodyLimit(u.chunks)
 			}
@@ -102,6 +104,11 @@ func (s *chunks) send(ctx context.Context, buf []byte) error {
 		}
 		if lostUpload(e) {
 			e.transient, e.maxTries = true, 5
+		}
+		if e.Status == 0 {
+			if s.cuts++; s.cuts >= 2 { // something in between may let no more pass
+				u.chunks = max(minChunk, u.chunks/2)
+			}
 		}
 		if err := u.p.pause(ctx, e); err != nil {
 			return s.final(err)

@@ -47,6 +47,7 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 				return nil
 			}
 			u.whole = false
+			u.cut(e)
 		}
 	}
 }
@@ -125,7 +126,7 @@ func (u *upload) judge(e *Error, sent int64) *Error {
 	u.reached(sent)
 	switch {
 	case e.Status == http.StatusRequestEntityTooLarge && !u.noChunks:
-		u.chunks = min(maxChunk, max(minChunk, u.desc.Size/2))
+		u.chunks = u.half()
 		u.r.host.setBodyLimit(u.chunks)
 		e.transient = true
 		u.p.progress()
@@ -136,13 +137,25 @@ func (u *upload) judge(e *Error, sent int64) *Error {
 		e.transient, e.maxTries = true, 3
 	case lostUpload(e):
 		e.transient, e.maxTries = true, 5
-	case e.transient && e.Status == 0 && sent > 0 && !u.whole:
-		if u.cuts++; u.cuts >= 2 && !u.noChunks {
-			u.chunks = maxChunk // which can go on from where it broke
-		}
+	case sent > 0 && !u.whole:
+		u.cut(e)
 	}
 	return e
 }
+
+// cut notes an upload in one piece that broke without an answer: after the second, chunks are
+// tried, which can go on from where they break.
+func (u *upload) cut(e *Error) {
+	if e.Status != 0 || u.chunks > 0 || u.noChunks {
+		return
+	}
+	if u.cuts++; u.cuts >= 2 {
+		u.chunks = u.half()
+	}
+}
+
+// half is the size of chunks to begin with.
+func (u *upload) half() int64 { return min(maxChunk, max(minChunk, u.desc.Size/2)) }
 
 // lostUpload reports whether the registry has forgotten the upload, or got other bytes than
 // were sent: both go away with a new one, or never.

@@ -25,7 +25,7 @@ func Downloads() []Fault {
 			time.Sleep(20 * time.Millisecond) // so that it arrives
 			x.Reset()
 		}},
-		{Name: "stall in the middle", Do: func(x *Exchange) { x.Part(x.Ask(), 1000); x.Wait() }},
+		{Name: "stall in the middle", Do: func(x *Exchange) { x.Part(x.Ask(), 1000); x.Stall() }},
 		{Name: "drip", Do: func(x *Exchange) { x.drip(x.Ask()) }},
 		{Name: "throttle", Do: func(x *Exchange) { x.throttle(x.Ask()) }},
 		{Name: "truncated, Content-Length right", Do: func(x *Exchange) { a := x.Ask(); x.Part(a, len(a.Body)/2); x.Abort() }},
@@ -143,7 +143,7 @@ func everywhere(what string, on func(*http.Request) bool) []Fault {
 	}
 	return []Fault{
 		{Name: what + ": reset", On: on, Do: (*Exchange).Reset},
-		{Name: what + ": stall", On: on, Do: (*Exchange).Wait},
+		{Name: what + ": stall", On: on, Do: (*Exchange).Stall},
 		{Name: what + ": 429", On: on, Do: status(429, "")},
 		{Name: what + ": 429, Retry-After seconds", On: on, Do: status(429, "1")},
 		{Name: what + ": 429, Retry-After date", On: on, Do: status(429, "date")},

@@ -377,13 +377,14 @@ func (x *Exchange) Reset() {
 	conn.Close()
 }
 
-// Wait waits until the client has left, or the proxy is closed.
-func (x *Exchange) Wait() {
+// Stall answers nothing until the client has left, or the proxy is closed.
+func (x *Exchange) Stall() {
 	select {
 	case <-x.R.Context().Done():
 	case <-x.p.closed:
 	case <-time.After(5 * time.Second): // who does not read does not see that the client left
 	}
+	x.Abort() // without it, 200
 }
 
 // Left reports whether the client has left.

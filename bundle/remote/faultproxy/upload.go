@@ -40,8 +40,7 @@ func Uploads() []Fault {
 		}},
 		Fault{Name: "put stalls in the middle", On: isWholePut, Do: func(x *Exchange) {
 			io.CopyN(io.Discard, x.R.Body, 1000)
-			x.Wait()
-			x.Abort()
+			x.Stall()
 		}},
 		Fault{Name: "digest invalid", On: isPut, Do: func(x *Exchange) {
 			io.Copy(io.Discard, x.R.Body)
