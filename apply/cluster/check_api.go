@@ -58,7 +58,7 @@ func needed(s *surroundings) []need {
 		{"get", clusterVersions, "", "version"}, {"patch", clusterVersions, "", "version"},
 		{"list", configMaps, objects.SignatureNamespace, ""}, {"get", configMaps, objects.SignatureNamespace, ""},
 		{"create", configMaps, objects.SignatureNamespace, ""}, {"patch", configMaps, objects.SignatureNamespace, ""},
-		{"list", pools, "", ""}, {"get", machineConfigs, "", ""},
+		{"list", pools, "", ""}, {"get", pools, "", "master"}, {"get", machineConfigs, "", ""},
 	}
 	for _, kind := range []objects.Kind{objects.ICSP, objects.IDMS, objects.ITMS} {
 		if s != nil && !s.served[kind] {
@@ -74,9 +74,9 @@ func needed(s *surroundings) []need {
 var useful = []need{
 	{"list", clusterOperators, "", ""}, {"list", nodes, "", ""}, {"get", configMaps, "openshift-config", ""},
 	{"get", secrets, "openshift-config", "pull-secret"}, {"get", imageConfigs, "", "cluster"}, {"get", proxies, "", "cluster"},
-	{"list", pods, "openshift-etcd", ""}, {"list", budgets, "", ""}, {"list", requestCounts, "", ""}, {"list", healthChecks, "", ""},
+	{"list", pods, "openshift-etcd", ""}, {"list", budgets, "", ""}, {"list", requestCounts, "", ""}, {"list", healthChecks, "openshift-machine-api", ""},
 	{"get", clusterOperators, "", "etcd"}, {"get", etcdOperators, "", "cluster"}, {"list", cronJobs, "openshift-etcd", ""},
-	{"list", imagePolicies, "", ""}, {"get", routes, monitoringNamespace, monitoringRoute},
+	{"list", imagePolicies, "", ""}, {"get", mcoConfigs, "", "cluster"}, {"get", routes, monitoringNamespace, monitoringRoute},
 }
 
 // may asks the API server whether this user has a permission.

@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -222,6 +223,73 @@ func TestUpgradeWithPausedPoolAllowed(t *testing.T) {
 	opts.Wait = true
 	opts.Preflight.AllowPausedPools = []string{"worker"}
 	if _, err := w.cluster().Upgrade(w.ctx, opts); err != nil || !w.said("paused, with 2 nodes: not waited for") {
+		t.Errorf("%v\n%s", err, w.log())
+	}
+}
+
+// TestWaitLacksAVerb takes away, one at a time, what following a rollout and an update reads:
+// it ends soon with what is not permitted, or goes on without what it can do without.
+func TestWaitLacksAVerb(t *testing.T) {
+	w := newWorld(t)
+	w.arrived()
+	s, err := w.cluster().surroundings(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := append(needed(s), useful...)
+	user, err := w.plane.CreateUser(w.ctx, "follower", rules(all)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without := func(verb string, r resource) *Cluster {
+		t.Helper()
+		left := slices.DeleteFunc(slices.Clone(all), func(n need) bool { return n.verb == verb && n.resource == r })
+		if len(left) == len(all) {
+			t.Fatalf("nobody needs to %s %s", verb, r)
+		}
+		if err := user.Allow(w.ctx, rules(left)...); err != nil {
+			t.Fatal(err)
+		}
+		return w.connect(user.Kubeconfig, fast)
+	}
+	for _, tc := range []struct {
+		verb   string
+		r      resource
+		denied bool
+	}{{"list", pools, true}, {"get", machineConfigs, true}, {"list", nodes, false}, {"list", clusterOperators, false}} {
+		t.Run(tc.verb+" "+tc.r.name, func(t *testing.T) {
+			_, err := without(tc.verb, tc.r).WaitRollout(w.ctx, RolloutOptions{Objects: releaseObjects(t, objects.IDMS)})
+			if errors.Is(err, ErrForbidden) != tc.denied || !tc.denied && err != nil {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+
+	// In the middle of an update, which the cluster goes through with all the same.
+	o := w.operate(func(o *operators) { o.silent = true })
+	if err := user.Allow(w.ctx, rules(all)...); err != nil {
+		t.Fatal(err)
+	}
+	opts := w.options()
+	opts.Wait = true
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.connect(user.Kubeconfig, fast).Upgrade(w.ctx, opts)
+		done <- err
+	}()
+	for w.asked() == "" && w.ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	c := without("get", clusterVersions)
+	if err := <-done; !errors.Is(err, ErrForbidden) || !strings.Contains(err.Error(), "clusterversions") {
+		t.Errorf("%v\n%s", err, w.log())
+	}
+	if _, err := c.Upgrade(w.ctx, opts); !errors.Is(err, ErrForbidden) {
+		t.Errorf("again: %v", err)
+	}
+	o.set(func(o *operators) { o.silent = false })
+	c = without("list", nodes) // without which less is told
+	if _, err := c.Upgrade(w.ctx, opts); err != nil {
 		t.Errorf("%v\n%s", err, w.log())
 	}
 }

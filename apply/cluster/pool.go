@@ -133,7 +133,7 @@ func nodeEffect(v semver, known, tags bool) string {
 const registriesFile = "/etc/containers/registries.conf"
 
 // nodePolicy says whether an administrator has decided what a change of the file does to
-// nodes, which younger clusters allow. It is a remark: what cannot be read is left out.
+// nodes, which younger clusters allow. It is a remark, and says so where it may not be read.
 func (c *Cluster) nodePolicy(ctx context.Context) string {
 	var m struct {
 		Spec struct {
@@ -147,7 +147,10 @@ func (c *Cluster) nodePolicy(ctx context.Context) string {
 			} `json:"nodeDisruptionPolicy"`
 		} `json:"spec"`
 	}
-	if err := c.get(ctx, mcoConfigs, "", "cluster", &m); err != nil {
+	switch err := c.get(ctx, mcoConfigs, "", "cluster", &m); {
+	case errors.Is(err, ErrForbidden):
+		return "; whether MachineConfiguration cluster sets another policy may not be read"
+	case err != nil:
 		return ""
 	}
 	for _, f := range m.Spec.NodeDisruptionPolicy.Files {
