@@ -307,3 +307,23 @@ spec: {imageDigestMirrors: [{source: quay.io/a/b, mirrors: [other.example/x]}]}
 		})
 	}
 }
+
+// TestNodePolicy: what an administrator has decided of the file that mirrors come in is said
+// before the write, and also that it may not be read.
+func TestNodePolicy(t *testing.T) {
+	w := newWorld(t)
+	w.load("apiVersion: operator.openshift.io/v1\nkind: MachineConfiguration\nmetadata: {name: cluster}\nspec: {managementState: Managed, nodeDisruptionPolicy: {files: [{path: /etc/containers/registries.conf, actions: [{type: Reboot}]}]}}")
+	opts := ApplyOptions{Objects: releaseObjects(t, objects.IDMS), DryRun: true}
+	p, err := w.cluster().Apply(w.ctx, opts)
+	if err != nil || !strings.Contains(p.NodeEffect, "a policy of its own for /etc/containers/registries.conf: Reboot") {
+		t.Errorf("%+v, %v", p, err)
+	}
+	s, err := w.cluster().surroundings(w.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err = w.user(rules(needed(s))...).Apply(w.ctx, opts)
+	if err != nil || !strings.Contains(p.NodeEffect, "may not be read") {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

@@ -28,6 +28,7 @@ var CRDs = []string{
 	"infrastructures.config.openshift.io",
 	"machineconfigpools.machineconfiguration.openshift.io",
 	"machineconfigs.machineconfiguration.openshift.io",
+	"machineconfigurations.operator.openshift.io",
 	"machinehealthchecks.machine.openshift.io",
 	"proxies.config.openshift.io",
 	"routes.route.openshift.io",
@@ -47,7 +48,7 @@ func Without(names ...string) []string {
 // that pannier could be tempted to write or to count on.
 func Old() Options {
 	return Options{
-		CRDs: Without("clusterimagepolicies.config.openshift.io",
+		CRDs: Without("clusterimagepolicies.config.openshift.io", "machineconfigurations.operator.openshift.io",
 			"imagedigestmirrorsets.config.openshift.io", "imagetagmirrorsets.config.openshift.io"),
 		CutRules: true,
 		Cut: map[string][]string{
