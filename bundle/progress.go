@@ -7,6 +7,7 @@ const (
 	PhaseFlush    = "flush"
 	PhaseReadBack = "read back"
 	PhaseAudit    = "audit"
+	PhaseRepair   = "repair"
 	PhasePush     = "push"
 	PhaseCheck    = "check"
 )

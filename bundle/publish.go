@@ -59,7 +59,11 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.writeObjects(); err != nil {
 		return nil, err
 	}
-	if err := p.layout.ReplaceFile(fileStart, []byte(startHere(ID(idx), idx, p.allReleases(), p.opts.Destination))); err != nil {
+	start := p.start
+	if start == "" {
+		start = startHere(ID(idx), idx, p.allReleases(), p.opts.Destination)
+	}
+	if err := p.layout.ReplaceFile(fileStart, []byte(start)); err != nil {
 		return nil, err
 	}
 	seal, err := p.newSeal(g, idx, rb)

@@ -19,7 +19,7 @@ func (p *packer) writeObjects() error {
 			return err
 		}
 		for _, o := range objs {
-			name := fmt.Sprintf("%s/%s-%s.yaml", dirObjects, rel.Tag, strings.ToLower(o.Kind))
+			name := objectName(rel, o)
 			if err := p.layout.ReplaceFile(name, o.YAML); err != nil {
 				return err
 			}
@@ -38,6 +38,11 @@ func (p *packer) writeObjects() error {
 		}
 	}
 	return nil
+}
+
+// objectName is where the readable copy of an object of a release stands.
+func objectName(rel store.Release, o objects.Object) string {
+	return fmt.Sprintf("%s/%s-%s.yaml", dirObjects, rel.Tag, strings.ToLower(o.Kind))
 }
 
 // readable renders the objects of a release that can be rendered now: its signatures, and its

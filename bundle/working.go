@@ -85,7 +85,7 @@ func (p *packer) openWorking(ctx context.Context) error {
 		}
 	}
 	err = p.nameInstance(drive.Seal, later)
-	if err == nil && later != nil {
+	if err == nil && later != nil && !p.dropped {
 		err = p.takeOver(later)
 	}
 	if err != nil {

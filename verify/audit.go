@@ -72,8 +72,10 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 	if err := a.releases(ctx); err != nil {
 		return nil, err
 	}
+	a.tellUnfinished()
+	a.judge(ctx)
 	a.conclude()
-	return a.report, nil
+	return a.report, ctx.Err()
 }
 
 // audit is one run of Audit.
@@ -99,23 +101,14 @@ func (a *audit) note(format string, args ...any) {
 // expect works out which blobs must be there: those that the layout index reaches, and those
 // that the bbolt index says, which knows what a damaged manifest hides.
 func (a *audit) expect(ctx context.Context) error {
-	a.expected = map[digest.Digest]store.Record{}
 	a.pending = map[digest.Digest]store.Record{}
 	if a.b.Index != nil {
 		var err error
 		if a.walked, err = bundle.ContentsFromLayout(ctx, a.l, a.b.Index); err != nil {
 			return err
 		}
-		for d, r := range a.walked.Records {
-			a.expected[d] = r
-		}
 	}
-	for d, r := range a.b.Contents.Records {
-		if old, ok := a.expected[d]; ok {
-			r.Images = union(old.Images, r.Images)
-		}
-		a.expected[d] = r
-	}
+	a.expected = a.b.Expected(a.walked)
 	if a.b.Seal != nil {
 		for d, r := range a.b.Pending {
 			if _, ok := a.expected[d]; !ok {
@@ -233,12 +226,7 @@ func (a *audit) compareIndex() {
 
 // conclude sums up: damaged wins over untrusted over incomplete.
 func (a *audit) conclude() {
-	slices.SortStableFunc(a.report.Findings, func(x, y Finding) int {
-		if c := strings.Compare(x.Path, y.Path); c != 0 {
-			return c
-		}
-		return strings.Compare(string(x.Kind), string(y.Kind))
-	})
+	sortFindings(a.report.Findings)
 	rank := map[Status]int{StatusComplete: 0, StatusIncomplete: 1, StatusUntrusted: 2, StatusDamaged: 3}
 	status := StatusComplete
 	for _, f := range a.report.Findings {
@@ -260,8 +248,11 @@ func (a *audit) conclude() {
 	a.report.Status = status
 }
 
-func union(a, b []string) []string {
-	out := slices.Concat(a, b)
-	slices.Sort(out)
-	return slices.Compact(out)
+func sortFindings(all []Finding) {
+	slices.SortStableFunc(all, func(x, y Finding) int {
+		if c := strings.Compare(x.Path, y.Path); c != 0 {
+			return c
+		}
+		return strings.Compare(string(x.Kind), string(y.Kind))
+	})
 }

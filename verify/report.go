@@ -32,6 +32,7 @@ type Finding struct {
 	Images   []string `json:"images,omitempty"` // tags of the images that need it
 	Detail   string   `json:"detail"`
 	Repaired bool     `json:"repaired"`
+	Healable bool     `json:"healable"` // by a repair with nothing but this drive
 
 	// Awaited is the size of a blob that pack has not fetched yet; 0 of any other finding.
 	Awaited int64 `json:"-"`
@@ -63,4 +64,6 @@ type Report struct {
 
 	// Additional counts the images of no release, for which no signature is checked.
 	Additional int `json:"-"`
+
+	unfinished bool // a pack that did not finish has left something beside what is sealed
 }

@@ -134,10 +134,7 @@ func (l *Layout) Dir() string { return l.dir }
 
 // init makes what is missing.
 func (l *Layout) init(damaged bool) error {
-	if err := l.mkdirAll(blobDir); err != nil {
-		return err
-	}
-	if err := l.mkdirAll(partialDir); err != nil {
+	if err := l.MakeFolders(); err != nil {
 		return err
 	}
 	err := l.checkMarker()
@@ -162,6 +159,14 @@ func (l *Layout) init(damaged bool) error {
 		return err
 	}
 	return l.ReplaceFile(ocispec.ImageLayoutFile, marker)
+}
+
+// MakeFolders makes the folders for blobs and partial files that are missing.
+func (l *Layout) MakeFolders() error {
+	if err := l.mkdirAll(blobDir); err != nil {
+		return err
+	}
+	return l.mkdirAll(partialDir)
 }
 
 // checkFolders refuses a layout whose folders are something else. Missing ones are an empty

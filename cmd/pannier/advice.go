@@ -180,7 +180,7 @@ var catalogue = []struct {
 	}},
 	{[]error{bundle.ErrDamaged, store.ErrCorrupt}, advice{
 		"the drive, its adapter or the copy changed bytes since the drive was sealed",
-		"run \"pannier audit MEDIA\" for the whole list; try another port or reader; then pack again with --verify on the internet side: only what is bad is fetched",
+		"try another port or reader; \"pannier audit MEDIA\" has the whole list and says what can be healed, and \"pannier audit --repair MEDIA\" heals it, with --from from another drive or a registry; or pack again with --verify on the internet side: only what is bad is fetched",
 		"safe: what is whole is not touched",
 	}},
 	{[]error{content.ErrDigest, content.ErrSize, content.ErrInvalid}, advice{

@@ -2,13 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"pannier/bundle"
+	"pannier/bundle/layout"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/verify"
@@ -16,13 +20,16 @@ import (
 
 type auditFlags struct {
 	logFlags
+	registryFlags
 	trustFlags
 	progressFlags
 	outputFlags
 
-	fromDir   cli.StringSlice
-	authority string
-	releases  cli.StringSlice
+	fromDir  cli.StringSlice
+	releases cli.StringSlice
+	repair   bool
+	from     cli.StringSlice
+	drop     bool
 }
 
 func (s *session) auditCommand() *cli.Command {
@@ -30,9 +37,13 @@ func (s *session) auditCommand() *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringSliceFlag{Name: "release", Destination: &f.releases, Usage: "only the release `VERSION[-ARCH]`; repeatable; default: all"},
 		&cli.StringSliceFlag{Name: "from-dir", Destination: &f.fromDir, Usage: "`MEDIA`, for those who are used to oc"},
-		&cli.StringFlag{Name: "certificate-authority", Destination: &f.authority, TakesFile: true,
-			Usage: "`FILE` with further certificate authorities to trust, for signature stores"},
+		&cli.BoolFlag{Name: "repair", Destination: &f.repair, Usage: "heal what can be healed; the only audit that writes to the drive"},
+		&cli.StringSliceFlag{Name: "from", Destination: &f.from,
+			Usage: "with --repair: take what is damaged from `OTHER`, another drive or REGISTRY/REPO; repeatable"},
+		&cli.BoolFlag{Name: "drop-unfinished", Destination: &f.drop,
+			Usage: "with --repair: remove what a pack that was given up has left beside what is sealed"},
 	}
+	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel readers (default: one for each processor, at most 4)")...)
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json")...)
@@ -40,7 +51,8 @@ func (s *session) auditCommand() *cli.Command {
 	return &cli.Command{
 		Name: "audit", Usage: "prove the drive whole, or say exactly what is not", ArgsUsage: "MEDIA",
 		Description: "Every blob is read and hashed, and every signature checked. Nothing is written to the\n" +
-			"drive. Exit code 0: whole; 3: incomplete; 4: damaged or not trusted.",
+			"drive, unless --repair asks for it: then what can be healed is, and the drive is audited\n" +
+			"again. Exit code 0: whole; 3: incomplete; 4: damaged or not trusted.",
 		Flags:  flags,
 		Action: func(c *cli.Context) error { return s.audit(c.Context, f, c.Args().Slice()) },
 	}
@@ -49,6 +61,9 @@ func (s *session) auditCommand() *cli.Command {
 func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error {
 	asJSON, err := f.json(s.command)
 	if err != nil {
+		return err
+	}
+	if err := f.check(s.command); err != nil {
 		return err
 	}
 	opts := verify.AuditOptions{Jobs: f.jobs, Cache: s.cacheDir()}
@@ -79,20 +94,93 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error
 		}
 	}
 
-	report, err := verify.Audit(ctx, opts)
+	report, err := s.auditOrRepair(ctx, f, opts)
 	s.progress.finish(err)
-	if err != nil || report == nil {
+	if report == nil {
 		return err
 	}
+	var printErr error
 	if asJSON {
-		err = s.console.json(reportDocument(report))
+		printErr = s.console.json(reportDocument(report))
 	} else {
-		err = s.printReport(opts.Media, report, f.verbose > 0)
+		printErr = s.printReport(opts.Media, report, f.verbose > 0)
 	}
-	if err != nil {
+	if err = errors.Join(err, printErr); err != nil {
 		return err
 	}
 	return statusError(report.Status)
+}
+
+// auditOrRepair audits, and heals if that was asked for.
+func (s *session) auditOrRepair(ctx context.Context, f *auditFlags, opts verify.AuditOptions) (*verify.Report, error) {
+	if !f.repair {
+		return verify.Audit(ctx, opts)
+	}
+	sources, done, err := s.repairSources(f)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return verify.Repair(ctx, verify.RepairOptions{
+		Audit:  opts,
+		Repair: bundle.RepairOptions{From: sources, Drop: f.drop, Program: "pannier " + buildVersion()},
+	})
+}
+
+// check refuses flags that do not go together.
+func (f *auditFlags) check(command string) error {
+	switch {
+	case !f.repair && (len(f.from.Value()) > 0 || f.drop):
+		return usagef(command, "--from and --drop-unfinished go with --repair")
+	case f.repair && len(f.releases.Value()) > 0:
+		return usagef(command, "--repair looks at the whole drive: it does not go with --release")
+	}
+	return nil
+}
+
+// repairSources opens what --from names: a folder is another drive, all else REGISTRY/REPO.
+func (s *session) repairSources(f *auditFlags) (sources []bundle.RepairSource, done func(), err error) {
+	var open []io.Closer
+	done = func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	for _, other := range f.from.Value() {
+		path := s.env.expandHome(other)
+		if _, statErr := os.Stat(path); statErr == nil || looksLikePath(other) {
+			l, err := layout.Open(path, layout.Options{Damaged: true})
+			if err != nil {
+				return nil, done, fmt.Errorf("--from %s: %w", other, err)
+			}
+			open = append(open, l)
+			sources = append(sources, bundle.RepairSource{Name: other, Blobs: l, Files: l})
+			continue
+		}
+		dest, err := parseDestination(s.command, "--from", other)
+		if err != nil {
+			return nil, done, err
+		}
+		registry, err := f.registryFlags.options(s)
+		if err != nil {
+			return nil, done, err
+		}
+		client, err := remote.New(registry)
+		if err != nil {
+			return nil, done, err
+		}
+		repo, err := client.Repository(dest.String())
+		if err != nil {
+			return nil, done, usagef(s.command, "--from %s: %v", other, err)
+		}
+		sources = append(sources, bundle.RepairSource{Name: other, Blobs: repo})
+	}
+	return sources, done, nil
 }
 
 // storeClient makes the client that asks signature stores and nobody else: without
@@ -152,7 +240,7 @@ func reportDocument(r *verify.Report) *verify.Report {
 var statusWords = map[verify.Status][2]string{
 	verify.StatusComplete:   {"whole", "Every blob is what its digest says"},
 	verify.StatusIncomplete: {"INCOMPLETE", "Packing has not finished. Run the same pack command again on the internet side: it continues."},
-	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this drive. Try another port or reader; then pack again with --verify on the internet side: only what is bad is fetched."},
+	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this drive. Try another port or reader first."},
 	verify.StatusUntrusted:  {"NOT TRUSTED", "The bytes may be whole, but nobody trusted vouches for them. A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR."},
 }
 
@@ -200,11 +288,52 @@ func (s *session) printReport(media string, r *verify.Report, all bool) error {
 	if r.Status == verify.StatusComplete {
 		words[1] += vouched(r)
 	}
-	count := fmt.Sprintf("%d findings", len(r.Findings))
-	if len(r.Findings) == 1 {
-		count = "1 finding"
+	return c.print("%s is %s: %s. %s%s\n", media, words[0], countText(r.Findings), words[1], remedy(media, r))
+}
+
+// countText counts findings, those that were repaired apart.
+func countText(findings []verify.Finding) string {
+	repaired := 0
+	for _, f := range findings {
+		if f.Repaired {
+			repaired++
+		}
 	}
-	return c.print("%s is %s: %s. %s\n", media, words[0], count, words[1])
+	text := fmt.Sprintf("%d findings", len(findings)-repaired)
+	if len(findings)-repaired == 1 {
+		text = "1 finding"
+	}
+	if repaired > 0 {
+		text += fmt.Sprintf(", and %d repaired", repaired)
+	}
+	return text
+}
+
+// remedy says what to do about what is damaged; what is merely incomplete has its words.
+func remedy(media string, r *verify.Report) string {
+	left, healable := 0, 0
+	for _, f := range r.Findings {
+		if f.Repaired || f.Kind == verify.KindUntrusted {
+			continue
+		}
+		left++
+		if f.Healable {
+			healable++
+		}
+	}
+	repair := commandLine("pannier", "audit", "--repair", media)
+	elsewhere := "from another drive or a registry that has it with --from; or pack again with --verify on the internet side: only what is bad is fetched."
+	switch {
+	case r.Status == verify.StatusDamaged && healable == left && left > 0:
+		return " All of it can be healed with what is on the drive: " + repair
+	case r.Status == verify.StatusDamaged && healable > 0:
+		return fmt.Sprintf(" %d of the findings can be healed with what is on the drive: %s. The rest is healed by the same command ", healable, repair) + elsewhere
+	case r.Status == verify.StatusDamaged:
+		return " Then " + repair + " heals it " + elsewhere
+	case healable > 0:
+		return fmt.Sprintf(" What is only left over is removed by %s.", repair)
+	}
+	return ""
 }
 
 // findingsText renders findings, with a few of each kind for all: what has not been fetched
@@ -246,8 +375,11 @@ func findingText(f verify.Finding) string {
 	if f.Detail != "" {
 		fmt.Fprintf(&b, ": %s", printable(f.Detail))
 	}
-	if f.Repaired {
+	switch {
+	case f.Repaired:
 		b.WriteString(" (repaired)")
+	case f.Healable:
+		b.WriteString(" (can be healed here)")
 	}
 	b.WriteByte('\n')
 	if f.Digest != "" && !strings.Contains(f.Path, strings.TrimPrefix(f.Digest, "sha256:")) {

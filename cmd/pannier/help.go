@@ -20,6 +20,7 @@ var examples = map[string][]string{
 	"audit": {
 		"pannier audit /media/usb/mirror",
 		"pannier audit /media/usb/mirror --keyring release-key.asc -o json",
+		"pannier audit --repair /media/usb/mirror --from /media/other/mirror",
 	},
 	"unpack": {
 		"pannier unpack /media/usb/mirror reg.example/ocp4/openshift4 \\",

@@ -1,0 +1,179 @@
+package verify
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+
+	"pannier/bundle"
+)
+
+// RepairOptions says what [Repair] heals, and from where.
+type RepairOptions struct {
+	Audit  AuditOptions         // how the drive is audited before and after; Releases must be empty
+	Repair bundle.RepairOptions // Media, Cache, Progress and Logger are taken from Audit
+}
+
+// Repair audits the drive, heals what can be healed, and audits it again: the report is the
+// second one's, with the findings of the first that are gone marked as repaired. The drive is
+// locked all the while. If the repair stopped half-way, the report says what the drive is like
+// now, and the error why.
+//
+// Errors: those of [Audit] and [bundle.OpenRepair], [layout.ErrNoSpace] and its siblings.
+func Repair(ctx context.Context, opts RepairOptions) (*Report, error) {
+	ro := opts.Repair
+	ro.Media, ro.Cache, ro.Progress, ro.Logger = opts.Audit.Media, opts.Audit.Cache, opts.Audit.Progress, opts.Audit.Logger
+	r, err := bundle.OpenRepair(ro)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	before, err := Audit(ctx, opts.Audit)
+	if err != nil || len(before.Findings) == 0 && !(ro.Drop && before.unfinished) {
+		return before, err
+	}
+	healed, failure := r.Heal(ctx, before.bad())
+	if ctx.Err() != nil {
+		return nil, failure
+	}
+	after, err := Audit(ctx, opts.Audit)
+	if err != nil {
+		return nil, errors.Join(failure, err)
+	}
+	after.compare(before)
+	after.explain(healed)
+	return after, failure
+}
+
+// bad are the blobs that an audit found missing or wrong.
+func (r *Report) bad() []digest.Digest {
+	var out []digest.Digest
+	for _, f := range r.Findings {
+		switch f.Kind {
+		case KindMissing, KindTruncated, KindCorrupt:
+			if strings.HasPrefix(f.Path, "blobs/sha256/") && f.Digest != "" {
+				out = append(out, digest.Digest(f.Digest))
+			}
+		}
+	}
+	return out
+}
+
+// compare adds the findings of an earlier report that are there no more.
+func (r *Report) compare(before *Report) {
+	still := map[[2]string]bool{}
+	for _, f := range r.Findings {
+		still[[2]string{string(f.Kind), f.Path}] = true
+	}
+	for _, f := range before.Findings {
+		if still[[2]string{string(f.Kind), f.Path}] || f.Kind == KindUntrusted {
+			continue
+		}
+		f.Repaired, f.Healable = true, false
+		r.Findings = append(r.Findings, f)
+	}
+	sortFindings(r.Findings)
+}
+
+// explain says in the findings why a blob could not be healed.
+func (r *Report) explain(healed *bundle.Healed) {
+	for i, f := range r.Findings {
+		if err := healed.Lost[digest.Digest(f.Digest)]; err != nil && !f.Repaired && strings.HasPrefix(f.Path, "blobs/sha256/") {
+			r.Findings[i].Detail += "; not healed: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+		}
+	}
+	if healed.Kept != "" {
+		r.Notes = append(r.Notes, "the small files were put right only as far as they could be byte for byte: "+healed.Kept)
+	}
+	if healed.Resealed {
+		r.Notes = append(r.Notes, "a new generation of the same contents was published and sealed")
+	}
+}
+
+// judge says of every finding whether a repair would heal it with nothing but the drive
+// itself.
+func (a *audit) judge(ctx context.Context) {
+	r := a.report
+	sealed := a.b.Seal != nil || a.b.Resealable()
+	whole := sealed && a.walked != nil && !slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return a.beyond(f)
+	})
+	for i, f := range r.Findings {
+		switch {
+		case a.blobFinding(f) || strings.HasPrefix(f.Path, "pannier/partial/") || f.Kind == KindUnsealed || f.Kind == KindUntrusted:
+			f.Healable = a.healable(f)
+		case f.Kind == KindExtra: // a link in the place of a file of ours, perhaps
+			f.Healable = a.b.Restorable(ctx, f.Path, a.walked)
+		case !sealed:
+		default:
+			f.Healable = whole || a.b.Restorable(ctx, f.Path, a.walked)
+		}
+		r.Findings[i].Healable = f.Healable
+	}
+}
+
+// beyond reports whether a finding keeps the contents from being sealed again.
+func (a *audit) beyond(f Finding) bool {
+	switch {
+	case f.Path == "index.json" && f.Kind == KindCorrupt && len(f.Images) > 0: // a release that is not what its image says
+		return true
+	case a.blobFinding(f):
+		_, needed := a.expected[digest.Digest(f.Digest)]
+		return needed && !a.healable(f)
+	}
+	return false
+}
+
+// blobFinding reports whether f is about what stands, or must stand, in blobs/sha256.
+func (a *audit) blobFinding(f Finding) bool {
+	return strings.HasPrefix(f.Path, "blobs/sha256/") && f.Kind != KindUntrusted
+}
+
+// healable judges a finding that is about one file and nothing else.
+func (a *audit) healable(f Finding) bool {
+	d := digest.Digest(f.Digest)
+	_, needed := a.expected[d]
+	_, pending := a.pending[d]
+	switch {
+	case f.Kind == KindUnsealed || f.Kind == KindUntrusted:
+		return false
+	case strings.HasPrefix(f.Path, "pannier/partial/"):
+		return f.Kind == KindPartial && !pending && !a.b.Interrupted && (a.b.Seal != nil || !needed && a.b.IndexProblem == nil)
+	case a.b.Seal == nil && !a.b.Resealable():
+		return false
+	case a.blobFinding(f) && needed:
+		return a.b.Carries(d)
+	case a.blobFinding(f) && f.Digest != "": // nobody needs it: it can go
+		return !pending && !a.b.Interrupted || a.b.Leftovers
+	}
+	return false
+}
+
+// tellUnfinished says what dropping an unfinished pack would remove.
+func (a *audit) tellUnfinished() {
+	if a.b.Seal == nil || !a.b.Interrupted && len(a.b.Pending) == 0 {
+		return
+	}
+	a.report.unfinished = true
+	n, bytes, partial := 0, int64(0), 0
+	for _, f := range a.report.Findings {
+		d := digest.Digest(f.Digest)
+		if _, needed := a.expected[d]; needed || f.Digest == "" {
+			continue
+		}
+		switch {
+		case strings.HasPrefix(f.Path, "blobs/sha256/"):
+			n++
+			if size, err := a.l.Stat(d); err == nil {
+				bytes += size
+			}
+		case strings.HasPrefix(f.Path, "pannier/partial/"):
+			partial++
+		}
+	}
+	a.note("a pack that did not finish has left %d blobs (%d bytes) and %d partial downloads beside what is sealed; "+
+		"if it was given up, audit --repair --drop-unfinished removes them and leaves what is sealed as it is", n, bytes, partial)
+}
