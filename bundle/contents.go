@@ -181,10 +181,10 @@ func contentsFromStore(x *store.Index, idx *ocispec.Index) (*Contents, error) {
 	}
 	err := x.Images(func(img store.Image) error {
 		if idx != nil {
-			if img.Kind == store.KindDocuments && !artifacts[img.Descriptor.Digest] {
+			if untagged(img.Kind) && !artifacts[img.Descriptor.Digest] {
 				return nil // of a release that is not sealed
 			}
-			if img.Kind != store.KindDocuments {
+			if !untagged(img.Kind) {
 				want, ok := named[img.Tag]
 				if !ok {
 					return nil

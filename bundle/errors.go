@@ -21,6 +21,9 @@ var (
 	ErrNoStore = errors.New("its signature could not be looked for, no store answered")
 	// ErrNoRelease says that the bundle has no such release.
 	ErrNoRelease = errors.New("no such release")
+	// ErrSupplement says that a drive is a supplement where none can be, or is none where one
+	// must be: releases and what another drive has lost do not share a drive.
+	ErrSupplement = errors.New("supplements and releases do not share a drive")
 	// ErrConflict says that a tag names another image on the drive already.
 	ErrConflict = errors.New("tag names another image")
 )

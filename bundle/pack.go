@@ -30,6 +30,7 @@ const (
 type PackOptions struct {
 	Releases   []release.Reference // what to pack
 	Additional []release.Reference // other images to carry
+	Only       *RefetchList        // in place of both: make a supplement of what it names
 	Media      string              // root of the bundle; made if its parent exists
 	Client     *remote.Client      // reaches the source registries and the signature stores
 
@@ -127,7 +128,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if p.have != nil {
 		defer p.have.Close()
 	}
-	if err := p.resolve(ctx); err != nil {
+	if err := p.resolveAll(ctx); err != nil {
 		return err
 	}
 	if err := p.classify(); err != nil {

@@ -78,7 +78,7 @@ func (p *packer) plan() (Plan, error) {
 	}
 	tags := map[string]bool{}
 	for tag, img := range p.images {
-		if img.Kind != store.KindDocuments {
+		if !untagged(img.Kind) {
 			tags[tag] = true
 		}
 	}
@@ -170,7 +170,7 @@ func (p *packer) keptTags() []string {
 		return nil
 	}
 	for _, img := range p.base.Images {
-		if img.Kind != store.KindDocuments && !p.replaced[img.Tag] {
+		if !untagged(img.Kind) && !p.replaced[img.Tag] {
 			out = append(out, img.Tag)
 		}
 	}

@@ -110,10 +110,13 @@ func (p *packer) layoutIndex() *ocispec.Index {
 	for _, tag := range slices.Sorted(maps.Keys(images)) {
 		img := images[tag]
 		d := img.Descriptor
-		if img.Kind == store.KindDocuments {
+		switch img.Kind {
+		case store.KindDocuments:
 			d.ArtifactType = ArtifactRelease
 			d.Annotations = map[string]string{ocispec.AnnotationVersion: releases[img.Release].Version}
-		} else {
+		case store.KindSupplement:
+			d.ArtifactType = ArtifactSupplement
+		default:
 			d.Annotations = map[string]string{ocispec.AnnotationRefName: tag}
 		}
 		idx.Manifests = append(idx.Manifests, d)

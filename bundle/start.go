@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -15,6 +16,9 @@ import (
 // depends on nothing but what is on the drive, so that packing nothing new changes nothing;
 // when that was, the seal says.
 func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, dest *objects.Destination) string {
+	if slices.ContainsFunc(idx.Manifests, func(d ocispec.Descriptor) bool { return d.ArtifactType == ArtifactSupplement }) {
+		return startSupplement(id)
+	}
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("This drive carries OpenShift release images into a network without internet.")

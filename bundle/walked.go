@@ -19,6 +19,11 @@ func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Ind
 	c := &Contents{Records: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
 	known := map[string]store.Image{}
 	for _, d := range idx.Manifests {
+		if d.ArtifactType == ArtifactSupplement && d.Annotations[ocispec.AnnotationRefName] == "" {
+			if err := c.readSupplement(ctx, f, d); err != nil {
+				return nil, err
+			}
+		}
 		if d.ArtifactType != ArtifactRelease {
 			continue
 		}

@@ -56,6 +56,7 @@ const (
 	KindAdditional = "additional" // an image asked for besides
 	KindSignature  = "signature"  // a sigstore signature image
 	KindDocuments  = "documents"  // the artifact that carries the documents of a release
+	KindSupplement = "supplement" // an artifact that names the blobs of a supplement
 )
 
 // Image is one image of the layout. It is the value in bucket "images", as JSON, under the
@@ -130,7 +131,7 @@ func (i *Image) check() error {
 		return err
 	}
 	switch i.Kind {
-	case KindRelease, KindComponent, KindAdditional, KindSignature, KindDocuments:
+	case KindRelease, KindComponent, KindAdditional, KindSignature, KindDocuments, KindSupplement:
 	default:
 		return invalid("kind %.80q", i.Kind)
 	}

@@ -84,6 +84,8 @@ func (a *audit) additional() {
 			}
 			a.report.Additional++
 			a.note("additional image %s (%s): no signature is checked for it", img.Tag, img.Descriptor.Digest)
+		case img.Kind == store.KindSupplement:
+			a.note("this is a supplement, of pieces that another drive has lost: each is taken by its digest, and no signature is checked here")
 		case a.b.Seal != nil && !releases[img.Release]:
 			a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
 				Detail: fmt.Sprintf("it belongs to the release %q, which is not on the drive", img.Release)})

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle"
+	"pannier/store"
 )
 
 // RepairOptions says what [Repair] heals, and from where.
@@ -113,6 +114,23 @@ func (a *audit) judge(ctx context.Context) {
 		}
 		r.Findings[i].Healable = f.Healable
 	}
+	a.listLost()
+}
+
+// listLost notes what of the damage only others can heal.
+func (a *audit) listLost() {
+	var lost []store.Record
+	for i, f := range a.report.Findings {
+		rec, needed := a.expected[digest.Digest(f.Digest)]
+		if !needed || !a.blobFinding(f) || f.Kind == KindPartial || f.Awaited > 0 {
+			continue
+		}
+		a.report.Findings[i].Bytes = rec.Size
+		if !f.Healable {
+			lost = append(lost, rec)
+		}
+	}
+	a.report.lost, a.report.nowhere = a.b.Refetch(lost)
 }
 
 // beyond reports whether a finding keeps the contents from being sealed again.

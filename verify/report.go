@@ -1,5 +1,7 @@
 package verify
 
+import "pannier/bundle"
+
 // Status is the outcome of an audit. Of several, damaged wins over untrusted over incomplete.
 type Status string
 
@@ -32,7 +34,8 @@ type Finding struct {
 	Images   []string `json:"images,omitempty"` // tags of the images that need it
 	Detail   string   `json:"detail"`
 	Repaired bool     `json:"repaired"`
-	Healable bool     `json:"healable"` // by a repair with nothing but this drive
+	Healable bool     `json:"healable"`        // by a repair with nothing but this drive
+	Bytes    int64    `json:"bytes,omitempty"` // size of a blob that is damaged, as it should be
 
 	// Awaited is the size of a blob that pack has not fetched yet; 0 of any other finding.
 	Awaited int64 `json:"-"`
@@ -65,5 +68,13 @@ type Report struct {
 	// Additional counts the images of no release, for which no signature is checked.
 	Additional int `json:"-"`
 
+	lost    *bundle.RefetchList // what cannot be healed here, for the internet side
+	nowhere int                 // blobs among that which no registry has
+
 	unfinished bool // a pack that did not finish has left something beside what is sealed
 }
+
+// Refetch lists the damaged blobs that cannot be healed with what is on the drive, for the
+// internet side. Captured documents, which no registry has, are left out and counted: packing
+// their release again restores them.
+func (r *Report) Refetch() (list *bundle.RefetchList, without int) { return r.lost, r.nowhere }

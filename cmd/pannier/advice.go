@@ -128,6 +128,11 @@ var catalogue = []struct {
 		"check the path and the mount (\"findmnt\", \"ls\"); to pack, name a new or an empty folder on the drive",
 		"safe, nothing was changed",
 	}},
+	{[]error{bundle.ErrSupplement}, advice{
+		"a supplement, which \"pannier pack --only\" makes, holds pieces that another drive has lost; releases have drives of their own",
+		"name a new or an empty folder",
+		"safe, nothing was changed",
+	}},
 	{[]error{bundle.ErrNoRelease}, advice{
 		"the selection (--release, or OCP_RELEASE in the environment) names a release that this drive does not hold",
 		"see what is there with \"pannier inspect MEDIA\" and select one of those",

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -30,6 +31,7 @@ type auditFlags struct {
 	repair   bool
 	from     cli.StringSlice
 	drop     bool
+	refetch  string
 }
 
 func (s *session) auditCommand() *cli.Command {
@@ -42,6 +44,8 @@ func (s *session) auditCommand() *cli.Command {
 			Usage: "with --repair: take what is damaged from `OTHER`, another drive or REGISTRY/REPO; repeatable"},
 		&cli.BoolFlag{Name: "drop-unfinished", Destination: &f.drop,
 			Usage: "with --repair: remove what a pack that was given up has left beside what is sealed"},
+		&cli.StringFlag{Name: "refetch-list", Destination: &f.refetch, TakesFile: true,
+			Usage: "write to `FILE` what is lost and cannot be healed here, for \"pannier pack --only FILE\" on the internet side"},
 	}
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
@@ -105,10 +109,36 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error
 	} else {
 		printErr = s.printReport(opts.Media, report, f.verbose > 0)
 	}
-	if err = errors.Join(err, printErr); err != nil {
+	if err = errors.Join(err, printErr, s.writeRefetchList(f.refetch, report)); err != nil {
 		return err
 	}
 	return statusError(report.Status)
+}
+
+// writeRefetchList writes the list of what is lost to the file that was asked for.
+func (s *session) writeRefetchList(name string, report *verify.Report) error {
+	if name == "" {
+		return nil
+	}
+	list, nowhere := report.Refetch()
+	if nowhere > 0 {
+		s.console.prose("%d lost blobs are documents that pack captured, which no registry has: pack the release again with --verify to restore them.", nowhere)
+	}
+	if list == nil || len(list.Blobs) == 0 {
+		s.console.prose("Nothing is to be fetched again; %s is not written.", name)
+		return nil
+	}
+	raw, err := list.Encode()
+	if err != nil {
+		return err
+	}
+	name = s.env.expandHome(name)
+	if err := os.WriteFile(name, raw, 0o644); err != nil {
+		return fmt.Errorf("--refetch-list: %w", err)
+	}
+	s.console.prose("%s names %d blobs, %s. On the internet side: %s", name, len(list.Blobs), bytesText(list.Bytes()),
+		commandLine("pannier", "pack", "--only", filepath.Base(name), "SUPPLEMENT"))
+	return nil
 }
 
 // auditOrRepair audits, and heals if that was asked for.
@@ -279,6 +309,11 @@ func (s *session) printReport(media string, r *verify.Report, all bool) error {
 	if err := c.print("%s\n%s", blobs, trusted(findingsText(r.Findings, all))); err != nil {
 		return err
 	}
+	if list, _ := r.Refetch(); list != nil && len(list.Blobs) > 0 {
+		if err := c.print("beyond what is on the drive: %d blobs, %s\n", len(list.Blobs), bytesText(list.Bytes())); err != nil {
+			return err
+		}
+	}
 	for _, n := range r.Notes {
 		if err := c.print("note: %s\n", n); err != nil {
 			return err
@@ -322,7 +357,7 @@ func remedy(media string, r *verify.Report) string {
 		}
 	}
 	repair := commandLine("pannier", "audit", "--repair", media)
-	elsewhere := "from another drive or a registry that has it with --from; or pack again with --verify on the internet side: only what is bad is fetched."
+	elsewhere := "from another drive, a supplement (--refetch-list) or a registry with --from; or pack again with --verify on the internet side: only what is bad is fetched."
 	switch {
 	case r.Status == verify.StatusDamaged && healable == left && left > 0:
 		return " All of it can be healed with what is on the drive: " + repair

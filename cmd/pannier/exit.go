@@ -52,7 +52,7 @@ var codes = []struct {
 	{exitCluster, []error{cluster.ErrCluster}},
 	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound}},
 	{exitIncomplete, []error{bundle.ErrUnsealed, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
-	{exitUsage, []error{bundle.ErrNotBundle, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
+	{exitUsage, []error{bundle.ErrNotBundle, bundle.ErrSupplement, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
 }
 
 // exitCode maps what a command returned to the program's exit code; it is the only place

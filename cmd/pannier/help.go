@@ -21,6 +21,7 @@ var examples = map[string][]string{
 		"pannier audit /media/usb/mirror",
 		"pannier audit /media/usb/mirror --keyring release-key.asc -o json",
 		"pannier audit --repair /media/usb/mirror --from /media/other/mirror",
+		"pannier audit --refetch-list lost.json /media/usb/mirror",
 	},
 	"unpack": {
 		"pannier unpack /media/usb/mirror reg.example/ocp4/openshift4 \\",

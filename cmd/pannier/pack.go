@@ -28,6 +28,7 @@ type packFlags struct {
 	dryRun     bool
 	refresh    bool
 	verify     bool
+	only       string
 	mirrors    cli.StringSlice
 	additional cli.StringSlice
 	prefix     string
@@ -46,6 +47,8 @@ func (s *session) packCommand() *cli.Command {
 			Usage: "ask again for signatures and other documents of releases that are sealed already"},
 		&cli.BoolFlag{Name: "verify", Destination: &f.verify,
 			Usage: "read and hash what is on the drive already, too, and fetch again what is bad"},
+		&cli.StringFlag{Name: "only", Destination: &f.only, TakesFile: true,
+			Usage: "make a supplement of what the refetch list `FILE` names, which \"pannier audit --refetch-list\" wrote; no RELEASE then"},
 		&cli.StringSliceFlag{Name: "registry-mirror", Destination: &f.mirrors,
 			Usage: "`FROM=TO`: fetch what is named FROM, a host or a host and path, from TO instead; names on the drive keep FROM; repeatable"},
 		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable"},
@@ -147,8 +150,37 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 		}
 		opts.Additional = append(opts.Additional, ref)
 	}
+	if f.only != "" {
+		return s.onlyOptions(f, args, opts)
+	}
 	opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional) > 0)
 	return opts, err
+}
+
+// onlyOptions are those of a pack of a supplement: the list, and MEDIA.
+func (s *session) onlyOptions(f *packFlags, args []string, opts bundle.PackOptions) (bundle.PackOptions, error) {
+	if len(opts.Additional) > 0 || f.refresh || f.dest != "" {
+		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for and --refresh do not go with it")
+	}
+	if f.toDir != "" {
+		args = append([]string{f.toDir}, args...)
+	}
+	if len(args) != 1 || release.IsReference(args[0]) {
+		return opts, usagef(s.command, "--only takes no RELEASE: pannier pack --only FILE MEDIA, with MEDIA a new or empty folder")
+	}
+	name := s.env.expandHome(f.only)
+	if err := s.env.checkNamed("--only", name); err != nil {
+		return opts, usagef(s.command, "%v", err)
+	}
+	raw, err := readFile(name, bundle.MaxRefetchList)
+	if err != nil {
+		return opts, err
+	}
+	if opts.Only, err = bundle.ParseRefetchList(raw); err != nil {
+		return opts, fmt.Errorf("--only %s: %w", f.only, err)
+	}
+	opts.Media, opts.Destination = s.env.expandHome(args[0]), nil
+	return opts, nil
 }
 
 // packArguments tells RELEASE... from MEDIA. The last argument is MEDIA unless it reads as a
@@ -301,6 +333,9 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 
 // nextCommand is the exact command for the disconnected side, with what trust needs there.
 func nextCommand(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult) (command, note string) {
+	if opts.Only != nil {
+		return commandLine("pannier", "audit", "--repair", "MEDIA", "--from", opts.Media), ""
+	}
 	words := []string{"pannier", "unpack", opts.Media}
 	for _, rel := range r.Releases {
 		if rel.Signature.Status != bundle.SignatureVerified {
