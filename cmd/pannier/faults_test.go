@@ -55,7 +55,7 @@ func limits(f faultproxy.Fault, want outcome) (patience, stall time.Duration) {
 		patience = 500 * time.Millisecond
 	}
 	if strings.Contains(f.Name, "stall") || strings.Contains(f.Name, "drip") {
-		stall = 300 * time.Millisecond
+		stall = time.Second
 	}
 	return patience, stall
 }
@@ -279,7 +279,7 @@ var uploads = map[string]outcome{
 	"put cut in the middle":                  {},
 	"put stalls in the middle":               {},
 	"digest invalid":                         {7, `DIGEST_INVALID`},
-	"refusal with escapes":                   {5, `DENIED.*good news`},
+	"put refused with escapes":               {5, `DENIED.*good news`},
 	"413":                                    {},
 	"413, then the upload is forgotten":      {7, `BLOB_UPLOAD_UNKNOWN`},
 	"413, then the offset is forgotten":      {7, `0 bytes of the upload`},
@@ -290,12 +290,12 @@ var uploads = map[string]outcome{
 	"Location at another host":               {},
 	"Location missing":                       {7, `no Location`},
 	"Location of another scheme":             {7, `scheme "file"`},
-	"web page":                               {7, `web page`},
+	"web page for uploads":                   {7, `web page`},
 	"claims to have every blob":              {},
 }
 
 // finalUploads are those that are believed at once.
-var finalUploads = []string{"put kept by nobody", "refusal with escapes", "Location missing", "Location of another scheme", "web page"}
+var finalUploads = []string{"put kept by nobody", "put refused with escapes", "Location missing", "Location of another scheme", "web page for uploads"}
 
 func TestUnpackMeetsEveryFault(t *testing.T) {
 	r := trip.Make(t, sample.Options{Version: "4.8.21", Components: 2, LayerSize: 700 << 10})

@@ -46,7 +46,7 @@ func Uploads() []Fault {
 			io.Copy(io.Discard, x.R.Body)
 			x.Say(http.StatusBadRequest, "DIGEST_INVALID", "provided digest did not match uploaded content")
 		}},
-		Fault{Name: "refusal with escapes", On: isPut, Do: func(x *Exchange) {
+		Fault{Name: "put refused with escapes", On: isPut, Do: func(x *Exchange) {
 			io.Copy(io.Discard, x.R.Body)
 			x.Say(http.StatusForbidden, "DENIED", Escapes)
 		}},
@@ -106,7 +106,7 @@ func Uploads() []Fault {
 		})},
 		Fault{Name: "Location missing", On: begin, Do: moved(func(*Exchange, *url.URL) string { return "" })},
 		Fault{Name: "Location of another scheme", On: begin, Do: moved(func(*Exchange, *url.URL) string { return "file:///etc/passwd" })},
-		Fault{Name: "web page", On: IsUpload, Do: func(x *Exchange) { x.Page(http.StatusOK) }},
+		Fault{Name: "web page for uploads", On: IsUpload, Do: func(x *Exchange) { x.Page(http.StatusOK) }},
 		Fault{Name: "claims to have every blob", On: method(http.MethodHead), Do: func(x *Exchange) {
 			_, d, ok := strings.Cut(x.R.URL.Path, "/blobs/")
 			if a := x.Ask(); !ok || a.Status == http.StatusOK {
