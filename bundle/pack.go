@@ -10,6 +10,7 @@ import (
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -42,10 +43,11 @@ type PackOptions struct {
 	MirrorSet   objects.Kind         // kind of mirror set; "" chooses by the release
 	Prefix      string               // what stands before additional images' path at the destination
 
-	DryRun  bool // plan only; nothing is written anywhere
-	Refresh bool // ask again for the captured documents of sealed releases
-	Verify  bool // hash what the seal covers too, and fetch again what is bad
-	Jobs    int  // parallel transfers; 0 means 4
+	DryRun  bool         // plan only; nothing is written anywhere
+	Refresh bool         // ask again for the captured documents of sealed releases
+	Parity  parity.Share // how much parity stands for what has none yet; 0 for none
+	Verify  bool         // hash what the seal covers too, and fetch again what is bad
+	Jobs    int          // parallel transfers; 0 means 4
 
 	Cache    string                              // folder on the local disk for the working copy of the index; must be given
 	Program  string                              // name and version of the program, for the seal
@@ -74,6 +76,7 @@ type Plan struct {
 	Missing    int64            // bytes that are lacking there; 0 if it fits
 	Filesystem string           // its type, "exfat"; "" if not known
 	Hosts      []string         // hosts that were or will be asked
+	Parity     PlannedParity    // pack only
 }
 
 // PackResult is what [Pack] did. It is returned, as far as it came, with an error as well.
@@ -134,6 +137,11 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if err := p.classify(); err != nil {
 		return err
 	}
+	cover, err := p.planCover(ctx)
+	if err != nil {
+		return err
+	}
+	p.cover = cover
 	plan, err := p.plan()
 	if err != nil {
 		return err
@@ -197,7 +205,7 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
 	return p.trusted && p.have.smallFilesSound() && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
-		p.have.IndexProblem == nil && len(p.items) == 0
+		p.have.IndexProblem == nil && len(p.items) == 0 && len(p.cover.bare) == 0
 }
 
 // summarize tells of the releases that were asked for, those that were there already too.
