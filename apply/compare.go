@@ -28,6 +28,7 @@ func (u *unpacker) checkSizes() {
 
 func (u *unpacker) checkSize(desc ocispec.Descriptor) {
 	var sizes []string
+	meaning := u.sources.absent()
 	for _, d := range u.sources {
 		n, err := d.Blobs.Stat(desc.Digest)
 		if err == nil && n == desc.Size {
@@ -35,12 +36,13 @@ func (u *unpacker) checkSize(desc ocispec.Descriptor) {
 		}
 		if err == nil {
 			err = fmt.Errorf("%w: %d bytes, and it must have %d", content.ErrSize, n, desc.Size)
+			meaning = bundle.ErrDamaged
 		} else if errors.Is(err, fs.ErrNotExist) {
 			err = errors.New("it is not there")
 		}
 		sizes = append(sizes, fmt.Sprintf("%s: %v", d.Name, err))
 	}
-	u.spoil(desc.Digest, fmt.Errorf("blob %s: %w: %s", desc.Digest, bundle.ErrDamaged, strings.Join(sizes, "; ")))
+	u.spoil(desc.Digest, fmt.Errorf("blob %s: %w: %s", desc.Digest, meaning, strings.Join(sizes, "; ")))
 }
 
 // compare asks the registry what it has. A manifest that it has stands for its children,

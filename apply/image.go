@@ -35,7 +35,7 @@ type image struct {
 
 // Fetch opens a blob at the first source that has one of its size.
 func (s sources) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, bundle.ErrDamaged)
+	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, s.absent())
 	for _, d := range s.holding(desc) {
 		rc, err := d.Blobs.Fetch(ctx, desc, offset)
 		if err == nil {
@@ -44,6 +44,16 @@ func (s sources) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int6
 		last = err
 	}
 	return nil, last
+}
+
+// absent is what it means that none of them has a blob.
+func (s sources) absent() error {
+	for _, d := range s {
+		if err := d.Absent(); !errors.Is(err, bundle.ErrIncomplete) {
+			return err
+		}
+	}
+	return bundle.ErrIncomplete
 }
 
 // holding lists the sources that have the blob with its size, or else all that have it.
@@ -66,7 +76,7 @@ func (s sources) holding(desc ocispec.Descriptor) []*bundle.Source {
 
 // readAll reads a manifest from the first source whose copy hashes right.
 func (s sources) readAll(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, bundle.ErrDamaged)
+	last := fmt.Errorf("%s: %w: it is not there", desc.Digest, s.absent())
 	for _, d := range s.holding(desc) {
 		raw, err := content.ReadAll(ctx, d.Blobs, desc, content.MaxManifest)
 		if err == nil {

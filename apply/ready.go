@@ -67,7 +67,7 @@ func targetOn(ctx context.Context, far preflight.FarOptions) (info *objects.Rele
 	if far.Media == "" {
 		return nil, ""
 	}
-	b, err := bundle.Open(ctx, far.Media, bundle.OpenOptions{Cache: far.Cache, Logger: far.Logger})
+	b, err := bundle.OpenSource(ctx, far.Media, bundle.OpenOptions{Cache: far.Cache, Logger: far.Logger})
 	if err != nil {
 		return nil, ""
 	}

@@ -28,6 +28,7 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
+	"pannier/bundle/ocdir"
 	"pannier/store"
 )
 
@@ -181,8 +182,11 @@ func openLayout(media string) (*layout.Layout, error) {
 	if ownErr == nil && own.IsDir() {
 		return layout.Open(media, layout.Options{Damaged: true})
 	}
-	if fi, err := os.Stat(filepath.Join(media, "v2", "openshift")); err == nil && fi.IsDir() {
-		return nil, fmt.Errorf("%s: %w: it is what oc adm release mirror --to-dir writes, another format", media, ErrNotBundle)
+	if ocdir.Is(media) {
+		return nil, &DirectoryError{Dir: media}
+	}
+	if tree := ocdir.Find(media); tree != "" {
+		return nil, fmt.Errorf("%s: %w: did you mean %s, which oc adm release mirror wrote?", media, ErrNotBundle, tree)
 	}
 	if _, err := os.Lstat(filepath.Join(media, ocispec.ImageLayoutFile)); err == nil {
 		return nil, fmt.Errorf("%s: %w: it is an OCI image layout that pannier did not write", media, ErrNotBundle)

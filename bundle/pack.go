@@ -2,15 +2,16 @@ package bundle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
-	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -43,11 +44,15 @@ type PackOptions struct {
 	MirrorSet   objects.Kind         // kind of mirror set; "" chooses by the release
 	Prefix      string               // what stands before additional images' path at the destination
 
-	DryRun  bool         // plan only; nothing is written anywhere
-	Refresh bool         // ask again for the captured documents of sealed releases
-	Parity  parity.Share // how much parity stands for what has none yet; 0 for none
-	Verify  bool         // hash what the seal covers too, and fetch again what is bad
-	Jobs    int          // parallel transfers; 0 means 4
+	// Adopt is a folder that oc adm release mirror wrote, or another bundle: what is wanted is
+	// copied from there, hashed, before a registry is asked for it. Without Releases all that
+	// are there, whole and signed, are taken over, and no registry is asked.
+	Adopt string
+
+	DryRun  bool // plan only; nothing is written anywhere
+	Refresh bool // ask again for the captured documents of sealed releases
+	Verify  bool // hash what the seal covers too, and fetch again what is bad
+	Jobs    int  // parallel transfers; 0 means 4
 
 	Cache    string                              // folder on the local disk for the working copy of the index; must be given
 	Program  string                              // name and version of the program, for the seal
@@ -76,7 +81,6 @@ type Plan struct {
 	Missing    int64            // bytes that are lacking there; 0 if it fits
 	Filesystem string           // its type, "exfat"; "" if not known
 	Hosts      []string         // hosts that were or will be asked
-	Parity     PlannedParity    // pack only
 }
 
 // PackResult is what [Pack] did. It is returned, as far as it came, with an error as well.
@@ -87,6 +91,7 @@ type PackResult struct {
 	Sealed    bool
 	BundleID  string
 	Moved     int64 // bytes fetched and written in this run
+	Adopted   int64 // bytes copied in this run from what was taken over
 	Resumed   int64 // bytes taken over from partial files of earlier runs
 	Blobs     int   // blobs and manifests on the drive
 	Manifests int   // how many of them are manifests and lists
@@ -113,15 +118,32 @@ type PackedRelease struct {
 // [ErrSignature] if a release is not signed by somebody trusted, layout.ErrNoSpace and its
 // siblings, remote's errors, release.ErrPayload and content's errors for wrong bytes. On
 // cancellation of ctx the state is saved and ctx's error returned.
+//
+// What is taken over (Adopt) and is not whole or not signed is left out, with an error in the
+// end: [ErrIncomplete], [ErrDamaged] or [ErrSignature]; the rest is sealed.
 func Pack(ctx context.Context, opts PackOptions) (*PackResult, error) {
-	p, err := newPacker(opts)
-	if err != nil {
-		return nil, err
+	leftOut := map[string]error{} // releases that cannot be taken over, by tag
+	for {
+		p, err := newPacker(opts)
+		if err != nil {
+			return nil, err
+		}
+		p.leftOut = leftOut
+		res := &PackResult{}
+		err = p.run(ctx, res)
+		res.Warnings = p.warnings
+		var bad *adoptError
+		if !errors.As(err, &bad) || len(bad.releases) == 0 {
+			errs := []error{err, p.adoptProblem}
+			for _, tag := range slices.Sorted(maps.Keys(leftOut)) {
+				errs = append(errs, leftOut[tag])
+			}
+			return res, errors.Join(errs...)
+		}
+		for _, tag := range bad.releases {
+			leftOut[tag] = bad.err
+		}
 	}
-	res := &PackResult{}
-	err = p.run(ctx, res)
-	res.Warnings = p.warnings
-	return res, err
 }
 
 func (p *packer) run(ctx context.Context, res *PackResult) error {
@@ -131,17 +153,24 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if p.have != nil {
 		defer p.have.Close()
 	}
+	if err := p.openAdopted(ctx); err != nil {
+		return err
+	}
+	if p.adopt != nil {
+		defer p.adopt.Close()
+	}
 	if err := p.resolveAll(ctx); err != nil {
 		return err
+	}
+	if p.adoptsAll() && len(p.items) == 0 && len(p.kept) == 0 {
+		if p.adoptProblem == nil && len(p.leftOut) == 0 {
+			return fmt.Errorf("%s: %w: there is none to take over", p.opts.Adopt, ErrNoRelease)
+		}
+		return nil // nothing of it can be sealed
 	}
 	if err := p.classify(); err != nil {
 		return err
 	}
-	cover, err := p.planCover(ctx)
-	if err != nil {
-		return err
-	}
-	p.cover = cover
 	plan, err := p.plan()
 	if err != nil {
 		return err
@@ -195,7 +224,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 
 // move moves the blobs, and seals.
 func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err error) {
-	if res.Moved, res.Resumed, err = p.transfer(ctx); err != nil {
+	if err = p.transfer(ctx, res); err != nil {
 		return nil, err
 	}
 	return p.publish(ctx)
@@ -205,7 +234,7 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
 	return p.trusted && p.have.smallFilesSound() && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
-		p.have.IndexProblem == nil && len(p.items) == 0 && len(p.cover.bare) == 0
+		p.have.IndexProblem == nil && len(p.items) == 0
 }
 
 // summarize tells of the releases that were asked for, those that were there already too.

@@ -28,6 +28,11 @@ type packer struct {
 	log  *slog.Logger
 	have *Bundle // what stands on the drive; nil if nothing does
 
+	adopt   *Source          // what is taken over; nil if nothing is
+	leftOut map[string]error // releases of it that are not
+
+	adoptProblem error // what is wrong with it beside those
+
 	// base is what the drive's layout index names and this run leaves as it is, or nil. Its
 	// blobs are trusted, by record and size, only if a valid seal covers them.
 	base    *Contents
@@ -50,10 +55,8 @@ type packer struct {
 	written  uint64 // newest generation of any of our files on the drive
 	sealing  uint64 // generation of the seal that is being written, or stands; 0 before
 	orphans  []digest.Digest
-	start    string          // START-HERE.txt as it stays; "" writes it anew
-	dropped  bool            // the notes of packs that were given up are not taken over
-	cover    *cover          // how the next seal is covered by parity
-	parity   map[string]bool // folders of parity that the next seal names
+	start    string // START-HERE.txt as it stays; "" writes it anew
+	dropped  bool   // the notes of packs that were given up are not taken over
 }
 
 // item is a blob that the plan wants.
@@ -62,6 +65,8 @@ type item struct {
 	data  []byte // manifests and documents, at hand since the plan was made
 	repos []*remote.Repository
 	tags  map[string]bool
+
+	source string // repository that it comes from, where repos is empty
 
 	state itemState
 }
@@ -87,7 +92,7 @@ func newPacker(opts PackOptions) (*packer, error) {
 	if opts.Jobs <= 0 {
 		opts.Jobs = 4
 	}
-	if opts.Stores == nil {
+	if opts.Stores == nil && (opts.Adopt == "" || len(opts.Releases) > 0) {
 		opts.Stores = remote.DefaultSignatureStores
 	}
 	if opts.Progress == nil {

@@ -28,6 +28,11 @@ func (p *packer) resolve(ctx context.Context) error {
 			return fmt.Errorf("release %s: %w", ref, err)
 		}
 	}
+	if p.adoptsAll() {
+		if err := p.resolveAdopted(ctx); err != nil {
+			return err
+		}
+	}
 	for _, ref := range p.opts.Additional {
 		if err := p.resolveAdditional(ctx, ref); err != nil {
 			return fmt.Errorf("image %s: %w", ref, err)
@@ -251,33 +256,43 @@ func (p *packer) collectComponent(ctx context.Context, rec store.Release, c rele
 // manifest gets a manifest by digest, from the drive if that has it whole.
 func (p *packer) manifest(ctx context.Context, repo *remote.Repository, d digest.Digest) (ocispec.Descriptor, []byte, error) {
 	if p.have != nil {
-		if r, ok := p.have.Contents.Records[d]; ok && r.State == store.StateComplete && content.IsManifest(r.MediaType) {
-			desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
-			raw, err := content.ReadAll(ctx, p.have.Layout, desc, content.MaxManifest)
-			if err == nil {
-				_, err = content.ParseManifest(desc.MediaType, raw) // the record may lie about its type
-			}
-			if err == nil {
-				return desc, raw, nil
-			}
+		if desc, raw, err := storedManifest(ctx, p.have.Contents, p.have.Layout, d); err == nil {
+			return desc, raw, nil
+		}
+	}
+	if p.adopt != nil {
+		if desc, raw, err := storedManifest(ctx, p.adopt.Contents, p.adopt.Blobs, d); err == nil {
+			return desc, raw, nil
 		}
 	}
 	return repo.Manifest(ctx, d.String())
+}
+
+// storedManifest reads a manifest that is complete by its record.
+func storedManifest(ctx context.Context, c *Contents, f content.Fetcher, d digest.Digest) (ocispec.Descriptor, []byte, error) {
+	r, ok := c.Records[d]
+	if !ok || r.State != store.StateComplete || !content.IsManifest(r.MediaType) {
+		return ocispec.Descriptor{}, nil, store.ErrNotFound
+	}
+	desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
+	raw, err := content.ReadAll(ctx, f, desc, content.MaxManifest)
+	if err == nil {
+		_, err = content.ParseManifest(desc.MediaType, raw) // the record may lie about its type
+	}
+	return desc, raw, err
 }
 
 // collect plans an image: every manifest and blob that it needs. Manifests are read now, for
 // they say what else there is, and kept until they are written.
 func (p *packer) collect(ctx context.Context, f content.Fetcher, repo *remote.Repository, img store.Image) error {
 	var bytes int64
+	add := func(d ocispec.Descriptor, data []byte) error {
+		bytes += d.Size
+		return p.want(d, data, repo, img.Tag)
+	}
 	err := Walk(ctx, f, img.Descriptor,
-		func(n Node) error {
-			bytes += n.Descriptor.Size
-			return p.want(n.Descriptor, n.Raw, repo, img.Tag)
-		},
-		func(d ocispec.Descriptor) error {
-			bytes += d.Size
-			return p.want(d, nil, repo, img.Tag)
-		},
+		func(n Node) error { return add(n.Descriptor, n.Raw) },
+		func(d ocispec.Descriptor) error { return add(d, nil) },
 		func(_ ocispec.Descriptor, err error) error { return err })
 	if err != nil {
 		return err

@@ -162,15 +162,14 @@ func (f *files) bytes(name string, want digest.Digest) ([]byte, bool) {
 
 // copied reads the copy that the drive itself has of name.
 func (f *files) copied(name string) ([]byte, bool) {
-	g := f.b.Seal.Generation
-	other := map[string]string{fileIndexJSON: layoutName(g), layoutName(g): fileIndexJSON}[name]
-	if Copied(g, name) {
-		other = CopyName(g, name)
-	}
+	other := map[string]string{
+		fileIndexJSON:                   layoutName(f.b.Seal.Generation),
+		layoutName(f.b.Seal.Generation): fileIndexJSON,
+	}[name]
 	if other == "" {
 		return nil, false
 	}
-	data, err := f.b.Layout.ReadFile(other, maxIndexDB)
+	data, err := f.b.Layout.ReadFile(other, maxIndexJSON)
 	return data, err == nil
 }
 

@@ -39,25 +39,31 @@ func (p *packer) checkSignatures(ctx context.Context, repo *remote.Repository, p
 	for _, f := range found {
 		s.Sigstore = append(s.Sigstore, f.image)
 	}
+	return found, p.judge(ctx, pr, s)
+}
+
+// judge has the signatures of a release judged, and takes those that are some.
+func (p *packer) judge(ctx context.Context, pr *plannedRelease, s SignedRelease) error {
 	pr.verdict = SignatureVerdict{Status: SignatureUnverified, Accepted: s.Messages, Children: s.Children}
 	if len(s.Messages) == 0 {
 		pr.verdict.Status = SignatureMissing
 	}
 	if p.opts.Signatures != nil {
+		var err error
 		if pr.verdict, err = p.opts.Signatures.VerifyRelease(ctx, s); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	pr.record.Signature = pr.verdict.Status
 	if pr.verdict.Status != SignatureVerified {
 		serr := &SignatureError{Tag: pr.record.Tag, Digest: s.Digest.String(), Verdict: pr.verdict, Asked: pr.asked}
 		if p.opts.Policy == PolicyRequire {
-			return nil, serr
+			return serr
 		}
 		p.warn("%v", serr)
 	}
 	pr.docs = signatureDocuments(pr.verdict.Accepted, pr.verdict.Children)
-	return found, nil
+	return nil
 }
 
 // messages asks every store for the signatures of d. If none could be asked at all, silent

@@ -29,7 +29,8 @@ type Source struct {
 	// Refused says why nothing may be taken from it, as from a drive that is not sealed; nil
 	// if something may. It wraps [ErrUnsealed] or [ErrDamaged].
 	Refused error
-	// Unfinished says what it lacks beside what may be taken from it; it wraps [ErrUnsealed].
+	// Unfinished says what it lacks beside what may be taken from it; it wraps [ErrUnsealed],
+	// or of a folder that oc wrote says what is wrong there.
 	Unfinished error
 	// Notes are for the person who takes from it.
 	Notes []string
@@ -37,6 +38,8 @@ type Source struct {
 	// Judged are the releases, by tag, whose image and signature were judged when the source
 	// was opened, from the bytes that Contents were made of. Others are still to be judged.
 	Judged map[string]SignatureVerdict
+
+	unsealed bool // nothing promised what it holds
 
 	feel  func(error) error
 	close func() error
@@ -59,9 +62,26 @@ func (s *Source) Feel(err error) error {
 	return s.feel(err)
 }
 
-// OpenSource opens what lies at media, to take releases from it. It writes nothing there.
-// Errors are those of [Open]; a drive that is not sealed is none, look at Refused.
+// Absent is what it means that a blob is not there: [ErrDamaged] where a seal promised it,
+// else [ErrIncomplete].
+func (s *Source) Absent() error {
+	if s.unsealed {
+		return ErrIncomplete
+	}
+	return ErrDamaged
+}
+
+// OpenSource opens what lies at media, a bundle or a folder that oc adm release mirror wrote,
+// to take releases from it. It writes nothing there. Errors are those of [Open]; a drive that
+// is not sealed is none, look at Refused.
 func OpenSource(ctx context.Context, media string, opts OpenOptions) (*Source, error) {
+	if IsDirectory(media) {
+		d, err := OpenDirectory(ctx, media)
+		if err != nil {
+			return nil, err
+		}
+		return d.source(), nil
+	}
 	b, err := Open(ctx, media, opts)
 	if err != nil {
 		return nil, err

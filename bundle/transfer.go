@@ -32,7 +32,7 @@ const (
 
 // transfer brings every wanted blob onto the drive: large ones first, so that the last
 // seconds keep every connection busy, manifests and documents after what they name.
-func (p *packer) transfer(ctx context.Context) (moved, resumed int64, err error) {
+func (p *packer) transfer(ctx context.Context, res *PackResult) (err error) {
 	t := &transfer{p: p, done: make(chan finished, flushBlobs)}
 	t.total.TotalBlobs = len(p.items)
 	var blobs, small []*item
@@ -77,13 +77,16 @@ func (p *packer) transfer(ctx context.Context) (moved, resumed int64, err error)
 			err = errors.Join(err, perr)
 		}
 	}
-	return t.moved.Load(), t.resumed.Load(), err
+	res.Moved, res.Resumed, res.Adopted = t.moved.Load(), t.resumed.Load(), t.adoptedBytes.Load()
+	return err
 }
 
 type transfer struct {
 	p     *packer
 	done  chan finished
 	moved atomic.Int64 // bytes fetched and written
+
+	adoptedBytes atomic.Int64 // bytes copied from what is taken over
 
 	resumed atomic.Int64 // bytes taken over from partial files
 	mu      sync.Mutex
@@ -147,9 +150,16 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 	if it.data != nil {
 		sums, err := l.IngestBytes(ctx, it.desc, it.data)
 		if err == nil {
-			t.moved.Add(it.desc.Size)
+			moved := &t.moved
+			if t.p.adopt != nil && len(it.repos) == 0 {
+				moved = &t.adoptedBytes
+			}
+			moved.Add(it.desc.Size)
 			t.add(func(e *Event) { e.Done += it.desc.Size; e.Blobs++ })
 		}
+		return sums, err
+	}
+	if sums, ok, err := t.adopted(ctx, it); ok || err != nil {
 		return sums, err
 	}
 	var got layout.Ingested
@@ -269,7 +279,7 @@ func (p *packer) complete(ctx context.Context, batch []finished) error {
 // it, those of earlier runs among them.
 func (p *packer) recordOf(it *item) store.Record {
 	r := store.Record{Digest: it.desc.Digest, Size: it.desc.Size, MediaType: it.desc.MediaType, State: store.StateWanted}
-	if len(it.repos) > 0 {
+	if r.Source = it.source; len(it.repos) > 0 {
 		r.Source = it.repos[0].Name()
 	}
 	owners := maps.Clone(it.tags)

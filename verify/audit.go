@@ -51,6 +51,9 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
+	if bundle.IsDirectory(opts.Media) {
+		return auditDirectory(ctx, opts)
+	}
 	b, err := bundle.Open(ctx, opts.Media, bundle.OpenOptions{Cache: opts.Cache, Logger: opts.Logger})
 	if err != nil {
 		return nil, err
@@ -84,6 +87,7 @@ type audit struct {
 	b      *bundle.Bundle
 	l      *layout.Layout
 	report *Report
+	source bundle.Blobs // of a folder that oc wrote, which has no layout; else nil
 
 	pulse    layout.Pulse
 	walked   *bundle.Contents               // what the layout itself says; nil without layout index

@@ -67,11 +67,17 @@ type Inspection struct {
 	SealedAt         time.Time          `json:"sealedAt,omitzero"`
 	Program          string             `json:"program,omitempty"` // that sealed it
 	Notes            []string           `json:"notes,omitempty"`
+
+	Directory bool `json:"-"` // oc adm release mirror wrote it
+	Lacking   bool `json:"-"` // of such a folder: something is missing, or contradicts itself
 }
 
 // Inspect says what is on a drive. Its errors are those of [Audit], and [bundle.ErrDamaged]
 // if neither the index nor the layout can be read.
 func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
+	if bundle.IsDirectory(opts.Media) {
+		return inspectDirectory(ctx, opts)
+	}
 	b, err := bundle.Open(ctx, opts.Media, bundle.OpenOptions{Cache: opts.Cache, Logger: opts.Logger})
 	if err != nil {
 		return nil, err
@@ -92,10 +98,11 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 		out.Notes = append(out.Notes, p.Path+": "+p.Err.Error())
 	}
 	for _, rel := range b.Contents.Releases {
-		r, err := inspectRelease(ctx, b, rel, opts.Signatures)
+		r, err := inspectRelease(ctx, b.Contents, b.Layout, rel, opts.Signatures)
 		if err != nil {
 			return nil, err
 		}
+		r.Sealed = b.Seal != nil
 		out.Releases = append(out.Releases, r)
 	}
 	for _, img := range b.Contents.Images {
@@ -106,14 +113,13 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	return out, countBlobs(b, &out.Blobs)
 }
 
-func inspectRelease(ctx context.Context, b *bundle.Bundle, rel store.Release, v bundle.SignatureVerifier) (InspectedRelease, error) {
+func inspectRelease(ctx context.Context, c *bundle.Contents, blobs bundle.Blobs, rel store.Release, v bundle.SignatureVerifier) (InspectedRelease, error) {
 	r := InspectedRelease{
 		Version: rel.Version, Arch: rel.Arch, Digest: rel.Descriptor.Digest.String(), Source: rel.Source,
 		Created: rel.Created, Images: []InspectedImage{}, Digests: Digests{Payload: rel.Descriptor.Digest.String()},
-		Sealed: b.Seal != nil,
 	}
 	tags := map[string]bool{}
-	for _, img := range b.Contents.Images {
+	for _, img := range c.Images {
 		if img.Release != rel.Tag {
 			continue
 		}
@@ -123,12 +129,12 @@ func inspectRelease(ctx context.Context, b *bundle.Bundle, rel store.Release, v 
 			r.Images = append(r.Images, InspectedImage{Name: img.Name, Digest: img.Descriptor.Digest.String(), Source: source, Bytes: img.Bytes})
 		}
 	}
-	for _, rec := range b.Contents.Records {
+	for _, rec := range c.Records {
 		if slices.ContainsFunc(rec.Images, func(t string) bool { return tags[t] }) {
 			r.Bytes += rec.Size
 		}
 	}
-	verdict, err := Signature(ctx, b.Contents, b.Layout, rel.Tag, v, nil, nil)
+	verdict, err := Signature(ctx, c, blobs, rel.Tag, v, nil, nil)
 	if err != nil {
 		return r, err
 	}

@@ -21,7 +21,7 @@ func (a *audit) releases(ctx context.Context) error {
 	for _, tag := range tags {
 		rel, _ := a.b.Contents.Release(tag)
 		a.payload(ctx, tag)
-		verdict, err := Signature(ctx, a.b.Contents, a.b.Layout, tag, a.opts.Signatures, a.opts.Client, a.opts.Stores)
+		verdict, err := Signature(ctx, a.b.Contents, a.blobSource(), tag, a.opts.Signatures, a.opts.Client, a.opts.Stores)
 		if err != nil {
 			return err
 		}
@@ -40,7 +40,7 @@ func (a *audit) releases(ctx context.Context) error {
 			a.note("release %s: %s", tag, detail)
 			continue
 		}
-		a.find(Finding{Kind: KindUntrusted, Digest: rel.Descriptor.Digest.String(), Path: "blobs/sha256/" + rel.Descriptor.Digest.Encoded(),
+		a.find(Finding{Kind: KindUntrusted, Digest: rel.Descriptor.Digest.String(), Path: a.blobPath(rel.Descriptor.Digest),
 			Images: []string{tag}, Detail: detail})
 	}
 	a.additional()

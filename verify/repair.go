@@ -25,6 +25,9 @@ type RepairOptions struct {
 //
 // Errors: those of [Audit] and [bundle.OpenRepair], [layout.ErrNoSpace] and its siblings.
 func Repair(ctx context.Context, opts RepairOptions) (*Report, error) {
+	if bundle.IsDirectory(opts.Audit.Media) {
+		return nil, &bundle.DirectoryError{Dir: opts.Audit.Media} // nothing is ever written there
+	}
 	ro := opts.Repair
 	ro.Media, ro.Cache, ro.Progress, ro.Logger = opts.Audit.Media, opts.Audit.Cache, opts.Audit.Progress, opts.Audit.Logger
 	r, err := bundle.OpenRepair(ro)

@@ -65,6 +65,9 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 	Notes    []string  `json:"notes"`
 
+	// Directory says that oc adm release mirror wrote what was audited.
+	Directory bool `json:"-"`
+
 	// Additional counts the images of no release, for which no signature is checked.
 	Additional int `json:"-"`
 

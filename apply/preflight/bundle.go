@@ -13,10 +13,36 @@ import (
 	"pannier/verify"
 )
 
+// drive is what is unpacked, opened: a bundle, or a folder that oc adm release mirror wrote.
+type drive struct {
+	*bundle.Bundle // of a folder that oc wrote only Contents are there
+	blobs          bundle.Blobs
+	folder         *bundle.Directory // nil of a bundle
+}
+
+// Close lets go of the drive.
+func (d *drive) Close() error {
+	if d.folder != nil {
+		return d.folder.Close()
+	}
+	return d.Bundle.Close()
+}
+
 // bundle opens the drive.
-func (f *far) bundle(ctx context.Context) (*bundle.Bundle, error) {
-	return f.opened.get(func() (*bundle.Bundle, error) {
-		return bundle.Open(ctx, f.opts.Media, bundle.OpenOptions{Cache: f.opts.Cache, Logger: f.opts.Logger})
+func (f *far) bundle(ctx context.Context) (*drive, error) {
+	return f.opened.get(func() (*drive, error) {
+		if bundle.IsDirectory(f.opts.Media) {
+			d, err := bundle.OpenDirectory(ctx, f.opts.Media)
+			if err != nil {
+				return nil, err
+			}
+			return &drive{Bundle: &bundle.Bundle{Contents: d.Contents}, blobs: d.Tree, folder: d}, nil
+		}
+		b, err := bundle.Open(ctx, f.opts.Media, bundle.OpenOptions{Cache: f.opts.Cache, Logger: f.opts.Logger})
+		if err != nil {
+			return nil, err
+		}
+		return &drive{Bundle: b, blobs: b.Layout}, nil
 	})
 }
 
@@ -49,6 +75,9 @@ func bundleReadable(ctx context.Context, f *far) Check {
 	if err != nil {
 		return fail(err, driveRemedy(err), "%v", err)
 	}
+	if b.folder != nil {
+		return pass("oc adm release mirror wrote %s, with %s", f.opts.Media, counted(len(b.Contents.Images), "image", "images"))
+	}
 	if b.IndexProblem != nil && b.Index != nil {
 		return warn(b.IndexProblem, "unpack works from the layout instead; run pannier audit to see whether the drive is damaged", "%s: the index cannot be used: %v", f.opts.Media, b.IndexProblem)
 	}
@@ -65,6 +94,11 @@ func bundleSealed(ctx context.Context, f *far) Check {
 	}
 	const audit = "run pannier audit to see how far the damage goes; what the older seal covers can be unpacked"
 	switch {
+	case b.folder != nil && len(b.folder.Problems) > 0:
+		p := b.folder.Problems[0]
+		return fail(p.Err, driveRemedy(p.Err), "%s: %v", p.Path, p.Err)
+	case b.folder != nil:
+		return pass("oc seals nothing; audit and unpack compare what is there with the release images")
 	case b.Seal == nil && len(b.SealProblems) > 0:
 		p := b.SealProblems[0]
 		err := fmt.Errorf("%s: %w: %w", p.Path, bundle.ErrDamaged, p.Err)
@@ -121,7 +155,7 @@ func bundleBlobs(ctx context.Context, f *far) Check {
 		}
 		total++
 		bytes += r.Size
-		if size, err := b.Layout.Stat(d); err != nil {
+		if size, err := b.blobs.Stat(d); err != nil {
 			bad = append(bad, err.Error())
 		} else if size != r.Size {
 			bad = append(bad, fmt.Sprintf("%s has %d bytes of %d", d, size, r.Size))
@@ -132,7 +166,11 @@ func bundleBlobs(ctx context.Context, f *far) Check {
 	}
 	if len(bad) > 0 {
 		slices.Sort(bad)
-		err := fmt.Errorf("%s: %w: %s", counted(len(bad), "blob is", "blobs are")+" not as recorded", bundle.ErrDamaged, listed(bad))
+		meaning := bundle.ErrDamaged
+		if b.folder != nil {
+			meaning = bundle.ErrIncomplete
+		}
+		err := fmt.Errorf("%s: %w: %s", counted(len(bad), "blob is", "blobs are")+" not as recorded", meaning, listed(bad))
 		return fail(err, driveRemedy(err), "%v", err)
 	}
 	return pass("%s of %s are there with their sizes; what is in them is hashed by audit and unpack", counted(total, "blob", "blobs"), bytesText(bytes))
@@ -157,7 +195,7 @@ func bundleSignatures(ctx context.Context, f *far) Check {
 	}
 	var checks []Check
 	for _, r := range releases {
-		verdict, err := verify.Signature(ctx, b.Contents, b.Layout, r.Tag, f.opts.Signatures, nil, nil)
+		verdict, err := verify.Signature(ctx, b.Contents, b.blobs, r.Tag, f.opts.Signatures, nil, nil)
 		if err != nil {
 			checks = append(checks, fail(err, driveRemedy(err), "%s: %v", r.Tag, err))
 			continue

@@ -39,7 +39,7 @@ type far struct {
 	opts FarOptions
 	repo *remote.Repository
 
-	opened   once[*bundle.Bundle]
+	opened   once[*drive]
 	greeted  once[*remote.Greeting]
 	login    once[struct{}]
 	tags     once[[]string]

@@ -1,6 +1,7 @@
 package preflight_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -562,5 +563,36 @@ func TestDistribution(t *testing.T) {
 				t.Errorf("nothing was ever asked of it: %v", err)
 			}
 		})
+	}
+}
+
+// A folder that oc adm release mirror wrote is a drive like another, but for its seal.
+func TestFarFolderOfOC(t *testing.T) {
+	rel := trip.Small(t, "4.8.21")
+	dir := trip.OC(t, trip.OCOptions{}, rel)
+	site := trip.NewSite(t)
+	rows := func() map[string]preflight.Check {
+		t.Helper()
+		r, err := preflight.Far(t.Context(), farOptions(t, site.Registry.Host, dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]preflight.Check{}
+		for _, c := range r.Checks {
+			out[c.Name] = c
+		}
+		return out
+	}
+	got := rows()
+	for _, name := range []string{"bundle-readable", "bundle-sealed", "bundle-releases", "bundle-blobs", "bundle-signatures"} {
+		if got[name].Status != preflight.Pass {
+			t.Errorf("%s: %+v", name, got[name])
+		}
+	}
+	if err := errors.Join(os.Remove(trip.OCBlob(dir, rel.Descriptor.Digest)), os.Remove(trip.OCTag(dir, rel.Descriptor.Digest.String()))); err != nil {
+		t.Fatal(err)
+	}
+	if c := rows()["bundle-sealed"]; c.Status != preflight.Fail || !errors.Is(c.Err, bundle.ErrIncomplete) {
+		t.Errorf("%+v", c)
 	}
 }

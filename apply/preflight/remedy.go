@@ -62,6 +62,8 @@ func driveRemedy(err error) string {
 		return "check the path and whether the drive is mounted there (findmnt); to pack, name a new or an empty folder on the drive"
 	case errors.Is(err, bundle.ErrNoRelease):
 		return "see what is on the drive with pannier inspect, and name one of those"
+	case errors.Is(err, bundle.ErrIncomplete):
+		return "run oc adm release mirror again with the same --to-dir, or take the folder over with pannier pack --adopt where there is internet"
 	case errors.Is(err, bundle.ErrUnsealed):
 		return "run the same pack command again on the internet side until it says that the drive is sealed"
 	case errors.Is(err, bundle.ErrConflict):

@@ -123,8 +123,11 @@ func NewOrigin(tb testing.TB, releases ...*sample.Release) *Origin {
 // Sign puts a signature of r by key into the store, in place of any other.
 func (o *Origin) Sign(key *sign.Key, r *sample.Release) {
 	o.tb.Helper()
-	o.PutSignature(r.Descriptor.Digest, key.Message(sign.Payload(r.Descriptor.Digest, r.Reference()), sign.Options{Created: time.Unix(1_700_000_000, 0)}))
+	o.PutSignature(r.Descriptor.Digest, key.Message(sign.Payload(r.Descriptor.Digest, r.Reference()), signedAt))
 }
+
+// signedAt makes equal signatures of equal releases, wherever they are made.
+var signedAt = sign.Options{Created: time.Unix(1_700_000_000, 0)}
 
 // PutSignature makes message the one signature of d in the store; nil removes it.
 func (o *Origin) PutSignature(d digest.Digest, message []byte) {

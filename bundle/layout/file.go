@@ -244,9 +244,7 @@ func (l *Layout) RemoveFolder(name string) error {
 			return err
 		}
 	}
-	if err := l.fs.Remove(name); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	if err := l.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return classify(err)
 	}
 	return l.syncDirs(parent(name))

@@ -178,6 +178,11 @@ var catalogue = []struct {
 		"do not trust this drive before it is known how it came there; pack onto an empty folder",
 		rerunSame,
 	}},
+	{[]error{bundle.ErrIncomplete}, advice{
+		"oc adm release mirror did not finish writing this folder, or it was not copied as a whole: links and empty folders get lost",
+		"run it again with the same --to-dir, or take the folder over with \"pannier pack RELEASE MEDIA --adopt DIR\", which fetches what is missing",
+		rerunAfter,
+	}},
 	{[]error{bundle.ErrUnsealed}, advice{
 		"packing onto this drive did not finish",
 		"run the same pack command again on the internet side until it says that the drive is sealed; what was sealed before is usable",

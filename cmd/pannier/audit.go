@@ -274,6 +274,12 @@ var statusWords = map[verify.Status][2]string{
 	verify.StatusUntrusted:  {"NOT TRUSTED", "The bytes may be whole, but nobody trusted vouches for them. A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR."},
 }
 
+// directoryWords are those of folders that oc adm release mirror wrote, where they differ.
+var directoryWords = map[verify.Status][2]string{
+	verify.StatusIncomplete: {"INCOMPLETE", "oc adm release mirror has not finished, or not all of it was copied. Run it again, or take the folder over with pannier pack RELEASE MEDIA --adopt DIR, which fetches what is missing."},
+	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this folder. Try another port or reader; then take it over with pannier pack RELEASE MEDIA --adopt DIR on the internet side: only what is bad is fetched."},
+}
+
 // vouched says who vouches for what is on a whole drive.
 func vouched(r *verify.Report) string {
 	var accepted []string
@@ -320,6 +326,9 @@ func (s *session) printReport(media string, r *verify.Report, all bool) error {
 		}
 	}
 	words := statusWords[r.Status]
+	if w, ok := directoryWords[r.Status]; ok && r.Directory {
+		words = w
+	}
 	if r.Status == verify.StatusComplete {
 		words[1] += vouched(r)
 	}

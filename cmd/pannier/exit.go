@@ -51,7 +51,7 @@ var codes = []struct {
 	{exitAuth, []error{remote.ErrAuth, remote.ErrAuthFile}},
 	{exitCluster, []error{cluster.ErrCluster}},
 	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound}},
-	{exitIncomplete, []error{bundle.ErrUnsealed, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
+	{exitIncomplete, []error{bundle.ErrUnsealed, bundle.ErrIncomplete, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
 	{exitUsage, []error{bundle.ErrNotBundle, bundle.ErrSupplement, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
 }
 

@@ -65,7 +65,7 @@ func (s *session) inspect(ctx context.Context, f *inspectFlags, args []string) e
 	} else {
 		err = s.printInspection(opts.Media, found, f.images)
 	}
-	if err == nil && !found.Sealed {
+	if err == nil && !found.Sealed && (found.Lacking || !found.Directory) {
 		err = &codedError{code: exitIncomplete}
 	}
 	return err
@@ -89,7 +89,7 @@ func inspectionDocument(in *verify.Inspection) *verify.Inspection {
 func (s *session) printInspection(media string, in *verify.Inspection, images bool) error {
 	c := s.console
 	for _, rel := range in.Releases {
-		if err := c.print("OpenShift %s for %s\n%s\n", rel.Version, rel.Arch, trusted(table(releaseRows(rel)))); err != nil {
+		if err := c.print("OpenShift %s for %s\n%s\n", rel.Version, rel.Arch, trusted(table(releaseRows(rel, in.Directory)))); err != nil {
 			return err
 		}
 		if !images {
@@ -118,7 +118,9 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 		}
 	}
 	state := "sealed: packing finished"
-	if !in.Sealed {
+	if in.Directory {
+		state = "written by oc adm release mirror, which seals nothing: pannier audit reads all of it"
+	} else if !in.Sealed {
 		state = "NOT SEALED: run the same pack command again on the internet side to finish"
 	}
 	blobs := fmt.Sprintf("%d, %s", in.Blobs.Count, bytesText(in.Blobs.Bytes))
@@ -132,7 +134,7 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 	return c.print("%s\n%s\n", media, trusted(table(rows)))
 }
 
-func releaseRows(rel verify.InspectedRelease) [][]string {
+func releaseRows(rel verify.InspectedRelease, directory bool) [][]string {
 	rows := [][]string{{"digest", rel.Digest}}
 	origins := [][2]string{
 		{"in its payload", rel.Digests.Payload},
@@ -155,14 +157,18 @@ func releaseRows(rel verify.InspectedRelease) [][]string {
 	if rel.Signature == bundle.SignatureUnverified {
 		signature += " (its key is not known here: --keyring FILE)"
 	}
+	source := rel.Source
+	if directory {
+		source += " (supposed: the folder does not say)"
+	}
 	rows = append(rows,
 		[]string{"signature", signature},
-		[]string{"source", rel.Source})
+		[]string{"source", source})
 	if !rel.Created.IsZero() {
 		rows = append(rows, []string{"created", rel.Created.UTC().Format(time.DateTime) + " UTC"})
 	}
 	rows = append(rows, []string{"images", fmt.Sprintf("%d, %s", len(rel.Images), bytesText(rel.Bytes))})
-	if !rel.Sealed {
+	if !rel.Sealed && !directory {
 		rows = append(rows, []string{"state", "NOT SEALED"})
 	}
 	return rows

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -10,7 +12,6 @@ import (
 
 	"pannier/bundle"
 	"pannier/bundle/objects"
-	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 )
@@ -33,7 +34,7 @@ type packFlags struct {
 	mirrors    cli.StringSlice
 	additional cli.StringSlice
 	prefix     string
-	parity     string
+	adopt      string
 }
 
 func (s *session) packCommand() *cli.Command {
@@ -42,6 +43,8 @@ func (s *session) packCommand() *cli.Command {
 		&cli.StringFlag{Name: "arch", Destination: &f.arch,
 			Usage: "`ARCH` of a release given by its version alone: x86_64 (default, or $ARCHITECTURE), aarch64, ppc64le, s390x, multi; amd64 and arm64 are understood"},
 		&cli.StringFlag{Name: "to-dir", Destination: &f.toDir, Usage: "`MEDIA`, for those who are used to oc"},
+		&cli.StringFlag{Name: "adopt", Destination: &f.adopt,
+			Usage: "take over the folder `DIR` that oc adm release mirror --to-dir wrote: what is wanted is copied from there, and only the rest is fetched; without RELEASE everything in it that is whole and signed, and no network is needed"},
 		&cli.StringFlag{Name: "for", Destination: &f.dest,
 			Usage: "the destination `REGISTRY/REPO` is known: render, keep and print its mirror set now (default: $LOCAL_REGISTRY/$LOCAL_REPOSITORY)"},
 		&cli.BoolFlag{Name: "dry-run", Destination: &f.dryRun, Usage: "say what would be done; write nothing anywhere"},
@@ -56,8 +59,6 @@ func (s *session) packCommand() *cli.Command {
 		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable"},
 		&cli.StringFlag{Name: "additional-prefix", Destination: &f.prefix,
 			Usage: "`PATH` that stands before the path of additional images at the destination"},
-		&cli.StringFlag{Name: "parity", Destination: &f.parity,
-			Usage: "`PERCENT` of the drive spent on parity, from which damage is healed without a network: 5% (default), up to 50%; 0 for none"},
 		f.mirrorSetFlag.flag(),
 	}
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
@@ -114,6 +115,9 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 	}
 	result, err := bundle.Pack(ctx, opts)
 	s.progress.finish(err)
+	if tree := (*bundle.DirectoryError)(nil); errors.As(err, &tree) && opts.Adopt == "" {
+		return adoptInstead(s.command, args, opts, tree.Dir)
+	}
 	if result == nil {
 		return err
 	}
@@ -138,12 +142,6 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if opts.Policy, err = f.policyValue(s.command); err != nil {
 		return opts, err
 	}
-	opts.Parity = parity.DefaultShare
-	if f.parity != "" {
-		if opts.Parity, err = parity.ParseShare(f.parity); err != nil {
-			return opts, usagef(s.command, "--parity: %v", err)
-		}
-	}
 	if opts.MirrorSet, err = f.mirrorSetFlag.value(s.command); err != nil {
 		return opts, err
 	}
@@ -163,7 +161,10 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if f.only != "" {
 		return s.onlyOptions(f, args, opts)
 	}
-	opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional) > 0)
+	opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional) > 0 || f.adopt != "")
+	if opts.Adopt = s.env.expandHome(f.adopt); err == nil && opts.Adopt != "" && filepath.Clean(opts.Adopt) == filepath.Clean(opts.Media) {
+		return opts, usagef(s.command, "--adopt %s is MEDIA itself; it is copied from there into a folder of its own: name another one as MEDIA", f.adopt)
+	}
 	return opts, err
 }
 
@@ -215,7 +216,7 @@ func (s *session) packArguments(f *packFlags, args []string, releasesOptional bo
 	variable := ""
 	if len(releases) == 0 {
 		value := ""
-		if value, variable = s.env.release(); value != "" {
+		if value, variable = s.env.release(); value != "" && f.adopt == "" { // with --adopt, what is there is meant
 			releases = []string{value}
 		} else if !releasesOptional {
 			return nil, "", usagef(s.command, "RELEASE is missing: say before %q which release to pack, as 4.8.21, or set OCP_RELEASE", media)
@@ -277,6 +278,18 @@ func (s *session) parseReleases(f *packFlags, texts []string, variable string) (
 	return refs, nil
 }
 
+// adoptInstead answers a pack onto a folder that oc wrote with the command that takes it over.
+func adoptInstead(command string, args []string, opts bundle.PackOptions, dir string) error {
+	words := []string{"pannier", "pack"}
+	for _, a := range args {
+		if a != opts.Media {
+			words = append(words, a)
+		}
+	}
+	words = append(words, filepath.Join(filepath.Dir(filepath.Clean(dir)), "pannier"), "--adopt", dir)
+	return usagef(command, "%s was written by oc adm release mirror --to-dir; pannier takes it over into a folder of its own, copying what is whole: %s", dir, commandLine(words...))
+}
+
 func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult, asJSON bool, failure error) error {
 	switch {
 	case failure != nil && (!opts.DryRun || r.Plan.Tags == nil):
@@ -328,9 +341,13 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 	for _, a := range opts.Additional {
 		c.say("image %s", a.String())
 	}
+	adopted := ""
+	if opts.Adopt != "" {
+		adopted = bytesText(r.Adopted) + " taken over, "
+	}
 	rows := [][]string{
 		{"on the drive", fmt.Sprintf("%d blobs + %d manifests, %s", r.Blobs-r.Manifests, r.Manifests, bytesText(r.Bytes))},
-		{"this run", fmt.Sprintf("%s fetched, %s resumed, %s there before", bytesText(r.Moved), bytesText(r.Resumed), bytesText(r.Plan.Bytes.Present))},
+		{"this run", adopted + fmt.Sprintf("%s fetched, %s resumed, %s there before", bytesText(r.Moved), bytesText(r.Resumed), bytesText(r.Plan.Bytes.Present))},
 	}
 	if r.ReadBack.Method != "" && r.ReadBack.Blobs > 0 {
 		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs and manifests, %s, past the cache by: %s", r.ReadBack.Blobs, bytesText(r.ReadBack.Bytes), r.ReadBack.Method)})

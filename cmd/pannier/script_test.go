@@ -77,6 +77,7 @@ func TestScripts(t *testing.T) {
 			"tree":      cmdTree,
 			"lastline":  cmdLastLine,
 			"newer":     cmdNewer,
+			"ocdir":     cmdOCDir,
 			"serving":   cmdServing,
 			"stopped":   cmdStopped,
 		},
@@ -492,6 +493,18 @@ func cmdTree(ts *testscript.TestScript, neg bool, args []string) {
 		return nil
 	}))
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(b.String()), 0o644))
+}
+
+// cmdOCDir writes what oc adm release mirror --to-dir would write of a registry's releases,
+// with the signatures of sigs: ocdir NAME DIR.
+func cmdOCDir(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ocdir NAME DIR")
+	}
+	signature := func(d digest.Digest) []byte {
+		return []byte(ts.ReadFile(filepath.Join("sigs", "sha256="+d.Encoded(), "signature-1")))
+	}
+	ts.Check(sample.WriteOC(ts.MkAbs(args[1]), sample.OCOptions{Signature: signature}, registryOf(ts, args[0]).releases...))
 }
 
 // cmdLastLine wants the last line of a stream to be this: lastline stdout|stderr TEXT.
