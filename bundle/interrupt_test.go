@@ -18,6 +18,7 @@ import (
 	"pannier/apply"
 	"pannier/apply/trip"
 	"pannier/bundle"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/release/sample"
 	"pannier/verify"
@@ -219,6 +220,11 @@ func TestPackPulledAnywhere(t *testing.T) {
 	}{
 		{"fresh", false, func(m string) bundle.PackOptions { return o.Options(m, "4.8.22") }, nil},
 		{"second release", true, func(m string) bundle.PackOptions { return o.Options(m, "4.8.22") }, nil},
+		{"second release, with parity", true, func(m string) bundle.PackOptions {
+			opts := o.Options(m, "4.8.22")
+			opts.Parity = parity.DefaultShare
+			return opts
+		}, nil},
 		{"refresh", true, func(m string) bundle.PackOptions {
 			opts := o.Options(m, "4.8.21")
 			opts.Refresh = true
@@ -292,7 +298,7 @@ func TestPackPulledAnywhere(t *testing.T) {
 				if tc.again == nil && !maps.Equal(blobs(t, media), want) {
 					t.Errorf("%s: other blobs than without the pull", at)
 				}
-				if left, _ := filepath.Glob(filepath.Join(media, "pannier", "*")); len(left) > 6 {
+				if left, _ := filepath.Glob(filepath.Join(media, "pannier", "*")); len(left) > 6+strings.Count(strings.Join(left, " "), "/parity") {
 					t.Errorf("%s: left behind: %q", at, left)
 				}
 				if t.Failed() {

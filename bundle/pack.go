@@ -12,6 +12,7 @@ import (
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -49,10 +50,11 @@ type PackOptions struct {
 	// are there, whole and signed, are taken over, and no registry is asked.
 	Adopt string
 
-	DryRun  bool // plan only; nothing is written anywhere
-	Refresh bool // ask again for the captured documents of sealed releases
-	Verify  bool // hash what the seal covers too, and fetch again what is bad
-	Jobs    int  // parallel transfers; 0 means 4
+	DryRun  bool         // plan only; nothing is written anywhere
+	Refresh bool         // ask again for the captured documents of sealed releases
+	Parity  parity.Share // how much parity stands for what has none yet; 0 for none
+	Verify  bool         // hash what the seal covers too, and fetch again what is bad
+	Jobs    int          // parallel transfers; 0 means 4
 
 	Cache    string                              // folder on the local disk for the working copy of the index; must be given
 	Program  string                              // name and version of the program, for the seal
@@ -81,6 +83,7 @@ type Plan struct {
 	Missing    int64            // bytes that are lacking there; 0 if it fits
 	Filesystem string           // its type, "exfat"; "" if not known
 	Hosts      []string         // hosts that were or will be asked
+	Parity     PlannedParity    // pack only
 }
 
 // PackResult is what [Pack] did. It is returned, as far as it came, with an error as well.
@@ -171,6 +174,11 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if err := p.classify(); err != nil {
 		return err
 	}
+	cover, err := p.planCover(ctx)
+	if err != nil {
+		return err
+	}
+	p.cover = cover
 	plan, err := p.plan()
 	if err != nil {
 		return err
@@ -234,7 +242,7 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
 	return p.trusted && p.have.smallFilesSound() && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
-		p.have.IndexProblem == nil && len(p.items) == 0
+		p.have.IndexProblem == nil && len(p.items) == 0 && len(p.cover.bare) == 0
 }
 
 // summarize tells of the releases that were asked for, those that were there already too.

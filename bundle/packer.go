@@ -55,8 +55,10 @@ type packer struct {
 	written  uint64 // newest generation of any of our files on the drive
 	sealing  uint64 // generation of the seal that is being written, or stands; 0 before
 	orphans  []digest.Digest
-	start    string // START-HERE.txt as it stays; "" writes it anew
-	dropped  bool   // the notes of packs that were given up are not taken over
+	start    string          // START-HERE.txt as it stays; "" writes it anew
+	dropped  bool            // the notes of packs that were given up are not taken over
+	cover    *cover          // how the next seal is covered by parity
+	parity   map[string]bool // folders of parity that the next seal names
 }
 
 // item is a blob that the plan wants.

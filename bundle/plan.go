@@ -91,10 +91,11 @@ func (p *packer) plan() (Plan, error) {
 	}
 	slices.Sort(plan.Hosts)
 	plan.Hosts = slices.Compact(plan.Hosts)
+	plan.Parity = p.cover.plan(p)
 	if space, err := layout.StatSpace(p.opts.Media); err == nil {
 		plan.Free, plan.Filesystem = space.Free, space.Filesystem
 		if space.Free >= 0 {
-			plan.Missing = max(0, p.need()-space.Free)
+			plan.Missing = max(0, p.need(plan)-space.Free)
 		}
 		if p.sameDisk = space.SameDeviceAsRoot; p.sameDisk {
 			p.warn("%s lies on the same device as /: is the drive mounted there?", p.opts.Media)
@@ -149,15 +150,15 @@ func (p *packer) sourcesOf(rel store.Release) ([]string, error) {
 	return p.base.Sources(rel.Tag)
 }
 
-// need is how many bytes the run will write, with what the index, the lists of sums and the
-// rounding up to clusters take.
-func (p *packer) need() int64 {
+// need is how many bytes the run will write, with what parity, the index, the lists of sums,
+// copies of both, and the rounding up to clusters take.
+func (p *packer) need(plan Plan) int64 {
 	const cluster = 32 << 10
-	var n int64 = 4 << 20
+	n := 4<<20 + plan.Parity.Bytes
 	for _, it := range p.items {
 		if it.state == stateAbsent {
 			n += (it.desc.Size + cluster - 1) / cluster * cluster
-			n += 1 << 10
+			n += 2 << 10
 		}
 	}
 	return n
@@ -206,8 +207,8 @@ func (p *packer) checkSpace(plan Plan) error {
 			names, space.Filesystem, p.opts.Media, space.MaxNames, layout.ErrTooLarge)
 	}
 	if plan.Missing > 0 {
-		return fmt.Errorf("%s: %s are needed (with the index and rounding up to clusters) and %s are free: %w",
-			p.opts.Media, mib(p.need()), mib(space.Free), layout.ErrNoSpace)
+		return fmt.Errorf("%s: %s are needed (with parity, the index and rounding up to clusters) and %s are free: %w",
+			p.opts.Media, mib(p.need(plan)), mib(space.Free), layout.ErrNoSpace)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -37,13 +38,20 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.settle(); err != nil {
 		return nil, err
 	}
-	rb, err := p.readBack(ctx)
+	g := p.written + 1
+	if p.cover, err = p.planCover(ctx); err != nil { // now that it is known what nothing needs
+		return nil, err
+	}
+	rb, files, err := p.readBack(ctx, g, ID(idx))
 	if err != nil {
 		return nil, err
 	}
+	p.parity = map[string]bool{}
+	for name := range files {
+		p.parity[path.Dir(name)] = true
+	}
 	p.opts.Progress(Event{Phase: PhaseFlush})
 
-	g := p.written + 1
 	if err := p.layout.WriteFile(layoutName(g), rawIndex); err != nil {
 		return nil, err
 	}
@@ -66,7 +74,14 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.layout.ReplaceFile(fileStart, []byte(start)); err != nil {
 		return nil, err
 	}
-	seal, err := p.newSeal(g, idx, rb)
+	if p.cover.any() {
+		copies, err := p.writeCopies(g)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(files, copies)
+	}
+	seal, err := p.newSeal(g, idx, rb, files)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +94,11 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	}
 	if err := p.checkWritten(ctx, seal); err != nil {
 		return nil, err
+	}
+	if p.cover.any() {
+		if err := p.layout.WriteFile(CopyName(g, sealName(g)), raw); err != nil {
+			return nil, err
+		}
 	}
 	p.sealing = g
 	if err := p.layout.WriteFile(sealName(g), raw); err != nil {
@@ -209,8 +229,9 @@ func (p *packer) markSealed(g uint64) error {
 	return nil
 }
 
-// newSeal writes SHA256SUMS and makes the seal over it.
-func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack) (*Seal, error) {
+// newSeal writes SHA256SUMS, with the files of parity whose digests are given, and makes the
+// seal over it.
+func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[string]digest.Digest) (*Seal, error) {
 	seal := &Seal{
 		Format: FormatVersion, Generation: g, Bundle: ID(idx), Instance: p.instance,
 		Sealed: time.Now().UTC().Truncate(time.Second), Program: p.opts.Program,
@@ -218,21 +239,14 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack) (*Seal, erro
 	}
 	seal.Totals.Images = len(idx.Manifests)
 	seal.Totals.Releases = len(p.allReleases())
-	sums := map[string]digest.Digest{}
+	sums := maps.Clone(parity)
 	add := func(d digest.Digest, size int64) {
 		sums[layout.BlobPath(d)] = d
 		seal.Totals.Blobs++
 		seal.Totals.Bytes += size
 	}
-	for d, it := range p.items {
-		add(d, it.desc.Size)
-	}
-	if p.base != nil {
-		for d, r := range p.base.Records {
-			if _, planned := p.items[d]; !planned && !slices.Contains(p.orphans, d) {
-				add(d, r.Size)
-			}
-		}
+	for d, size := range p.willSeal() {
+		add(d, size)
 	}
 	files, err := p.smallFiles(g)
 	if err != nil {
@@ -251,6 +265,11 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack) (*Seal, erro
 	}
 	text := encodeSums(sums)
 	seal.Files[fileSums] = sealedFile(text)
+	if p.cover.any() {
+		if err := p.layout.WriteFile(CopyName(g, fileSums), text); err != nil {
+			return nil, err
+		}
+	}
 	return seal, p.layout.ReplaceFile(fileSums, text)
 }
 
@@ -281,6 +300,12 @@ func (p *packer) cleanUp(g uint64) error {
 		if err := errors.Join(p.layout.RemoveBlob(d), p.layout.RemovePartial(d)); err != nil {
 			return err
 		}
+	}
+	err := p.sweepParity(func(dir string) bool {
+		return p.parity[dir] || dir == copiesDir(g) && p.cover.any()
+	})
+	if err != nil {
+		return err
 	}
 	b := &Bundle{Layout: p.layout}
 	for _, kind := range [][2]string{{indexPrefix, indexSuffix}, {layoutPrefix, layoutSuffix}, {sealPrefix, sealSuffix}} {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -16,58 +17,85 @@ import (
 )
 
 // readBack reads what no seal covers yet from the drive itself and compares it with the sums
-// that were taken while it was written.
-func (p *packer) readBack(ctx context.Context) (ReadBack, error) {
+// that were taken while it was written. On the way parity is made of what has none; it is
+// written as generation g of the bundle with that id. It returns the digests of all files of
+// parity that the seal is to name.
+func (p *packer) readBack(ctx context.Context, g uint64, id digest.Digest) (ReadBack, map[string]digest.Digest, error) {
 	method, err := p.layout.DropCache(ctx)
 	if err != nil {
-		return ReadBack{}, err
+		return ReadBack{}, nil, err
 	}
 	rb := ReadBack{Method: string(method)}
-	ev := Event{Phase: PhaseReadBack}
-	var todo []store.Completed
+	r := &reader{p: p, ev: Event{Phase: PhaseReadBack}}
+	covered := map[digest.Digest]bool{} // read for parity, and compared there
+	for _, b := range p.cover.bare {
+		covered[b.Digest] = true
+		r.ev.Total += b.Size
+		r.ev.TotalBlobs++
+	}
+	var todo []ocispec.Descriptor
 	for _, d := range slices.Sorted(maps.Keys(p.items)) {
 		it := p.items[d]
 		if it.state == stateSealed {
 			continue
 		}
-		sums, err := p.index.Slices(d)
-		if err != nil {
-			return rb, fmt.Errorf("%s: slice sums: %w", d, err)
+		rb.Blobs++
+		rb.Bytes += it.desc.Size
+		if !covered[d] {
+			todo = append(todo, ocispec.Descriptor{Digest: d, Size: it.desc.Size})
+			r.ev.Total += it.desc.Size
+			r.ev.TotalBlobs++
 		}
-		todo = append(todo, store.Completed{Record: store.Record{Digest: d, Size: it.desc.Size}, Slices: sums})
-		ev.Total += it.desc.Size
-		ev.TotalBlobs++
 	}
-	var mu sync.Mutex
+	if err := r.compare(ctx, todo); err != nil {
+		p.forget(err)
+		return ReadBack{}, nil, err
+	}
+	files, err := p.writeParity(ctx, p.cover, g, id, func(n int64) { r.add(n, 0) })
+	if err != nil {
+		p.forget(err)
+		return ReadBack{}, nil, err
+	}
+	r.add(0, len(covered))
+	out := maps.Clone(p.cover.kept)
+	maps.Copy(out, files)
+	return rb, out, nil
+}
+
+// reader reads blobs back and tells of its progress.
+type reader struct {
+	p  *packer
+	mu sync.Mutex
+	ev Event
+}
+
+func (r *reader) add(bytes int64, blobs int) {
+	r.mu.Lock()
+	r.ev.Done += bytes
+	r.ev.Blobs += blobs
+	e := r.ev
+	r.mu.Unlock()
+	r.p.opts.Progress(e)
+}
+
+// compare reads blobs back, several at once.
+func (r *reader) compare(ctx context.Context, blobs []ocispec.Descriptor) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(min(p.opts.Jobs, 4))
-	for _, c := range todo {
+	g.SetLimit(min(r.p.opts.Jobs, 4))
+	for _, desc := range blobs {
+		sums, err := r.p.index.Slices(desc.Digest)
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: slice sums: %w", desc.Digest, err), g.Wait())
+		}
 		g.Go(func() error {
-			desc := ocispec.Descriptor{Digest: c.Record.Digest, Size: c.Record.Size}
-			err := p.layout.ReadBack(gctx, desc, c.Slices, func(n int64) {
-				mu.Lock()
-				ev.Done += n
-				e := ev
-				mu.Unlock()
-				p.opts.Progress(e)
-			})
-			if err != nil {
+			if err := r.p.layout.ReadBack(gctx, desc, sums, func(n int64) { r.add(n, 0) }); err != nil {
 				return fmt.Errorf("read back: %w", err)
 			}
-			mu.Lock()
-			ev.Blobs++
-			e := ev
-			mu.Unlock()
-			p.opts.Progress(e)
+			r.add(0, 1)
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		p.forget(err)
-		return rb, err
-	}
-	rb.Blobs, rb.Bytes = len(todo), ev.Total
-	return rb, nil
+	return g.Wait()
 }
 
 // forget takes back that blobs are complete when the drive does not return what was written:

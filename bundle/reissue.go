@@ -16,7 +16,8 @@ import (
 func (r *Repair) packer(b *Bundle, base *Contents) *packer {
 	p := &packer{
 		opts: PackOptions{
-			Media: r.opts.Media, Cache: r.opts.Cache, Program: r.opts.Program, Progress: r.opts.Progress, Jobs: 1,
+			Parity: b.parityShare(),
+			Media:  r.opts.Media, Cache: r.opts.Cache, Program: r.opts.Program, Progress: r.opts.Progress, Jobs: 1,
 		},
 		log: r.log, have: b, base: base, trusted: b.Seal != nil, layout: r.l,
 		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{},

@@ -162,14 +162,15 @@ func (f *files) bytes(name string, want digest.Digest) ([]byte, bool) {
 
 // copied reads the copy that the drive itself has of name.
 func (f *files) copied(name string) ([]byte, bool) {
-	other := map[string]string{
-		fileIndexJSON:                   layoutName(f.b.Seal.Generation),
-		layoutName(f.b.Seal.Generation): fileIndexJSON,
-	}[name]
+	g := f.b.Seal.Generation
+	other := map[string]string{fileIndexJSON: layoutName(g), layoutName(g): fileIndexJSON}[name]
+	if Copied(g, name) {
+		other = CopyName(g, name)
+	}
 	if other == "" {
 		return nil, false
 	}
-	data, err := f.b.Layout.ReadFile(other, maxIndexJSON)
+	data, err := f.b.Layout.ReadFile(other, maxIndexDB)
 	return data, err == nil
 }
 

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"pannier/bundle/parity"
 )
 
 // smallFiles lists the files of the sealed bundle that are no blobs.
@@ -33,21 +36,48 @@ func (b *Bundle) smallFilesSound() bool {
 			return false
 		}
 	}
-	raw, err := b.Layout.ReadFile(fileSums, b.Seal.Files[fileSums].Size)
-	if err != nil {
+	sums := b.sums()
+	if sums == nil {
 		return false
 	}
-	for line := range strings.Lines(string(raw)) {
-		hexes, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
-		if strings.HasPrefix(name, "blobs/") {
+	for name, want := range sums {
+		// Of parity, planCover says whether it is of use.
+		if strings.HasPrefix(name, "blobs/") || strings.HasPrefix(name, parity.Folder+"/") && !strings.HasPrefix(name, copiesDir(b.Seal.Generation)) {
 			continue
 		}
 		data, err := b.Layout.ReadFile(name, maxIndexDB)
-		if err != nil || digest.FromBytes(data).Encoded() != hexes {
+		if err != nil || digest.FromBytes(data) != want {
+			return false
+		}
+	}
+	if _, copied := sums[CopyName(b.Seal.Generation, indexName(b.Seal.Generation))]; !copied {
+		return true
+	}
+	for _, name := range []string{fileSums, sealName(b.Seal.Generation)} {
+		one, err := b.Layout.ReadFile(name, maxIndexDB)
+		other, cerr := b.Layout.ReadFile(CopyName(b.Seal.Generation, name), maxIndexDB)
+		if err != nil || cerr != nil || !bytes.Equal(one, other) {
 			return false
 		}
 	}
 	return true
+}
+
+// sums reads SHA256SUMS, or its copy; nil if neither is what the seal names.
+func (b *Bundle) sums() map[string]digest.Digest {
+	for _, name := range []string{fileSums, CopyName(b.Seal.Generation, fileSums)} {
+		raw, err := b.Layout.ReadFile(name, b.Seal.Files[fileSums].Size)
+		if err != nil || b.Seal.Files[fileSums].Check(raw) != nil {
+			continue
+		}
+		out := map[string]digest.Digest{}
+		for line := range strings.Lines(string(raw)) {
+			hexes, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
+			out[name] = digest.NewDigestFromEncoded(digest.SHA256, hexes)
+		}
+		return out
+	}
+	return nil
 }
 
 // encodeSums is SHA256SUMS: what sha256sum -c reads, sorted by path.

@@ -45,6 +45,10 @@ func (p *packer) begin(ctx context.Context) (func(), error) {
 		unlock()
 		p.layout.Close()
 	}
+	if err := p.sweepUnsealed(); err != nil {
+		end()
+		return nil, err
+	}
 	// The plan goes to the drive before the first blob: whatever a crash leaves there, the
 	// index says what it was for.
 	if err := errors.Join(p.writePlan(), p.publishSnapshot()); err != nil {

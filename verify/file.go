@@ -18,6 +18,7 @@ import (
 
 	"pannier/bundle"
 	"pannier/bundle/content"
+	"pannier/bundle/parity"
 )
 
 const (
@@ -183,10 +184,40 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 		a.generation(name, kind, g)
 		return
 	}
-	if strings.HasPrefix(name, "pannier/objects/") && (sums == nil || a.unfinished()) {
+	if (strings.HasPrefix(name, "pannier/objects/") || strings.HasPrefix(name, parity.Folder+"/")) && (sums == nil || a.unfinished()) {
+		return
+	}
+	if a.copied(name) {
 		return
 	}
 	a.foreign(name)
+}
+
+// copied judges the copies of SHA256SUMS and of the seal, which nothing else can vouch for, and
+// reports whether name is one of them.
+func (a *audit) copied(name string) bool {
+	if a.b.Seal == nil {
+		return false
+	}
+	for _, original := range []string{sumsName, a.b.SealPath()} {
+		if name != bundle.CopyName(a.b.Seal.Generation, original) {
+			continue
+		}
+		raw, err := a.l.ReadFile(name, maxSums)
+		if original == sumsName && err == nil {
+			err = a.b.Seal.Files[sumsName].Check(raw)
+		} else if err == nil {
+			var s *bundle.Seal
+			if s, err = bundle.ParseSeal(raw); err == nil && s.Checksum != a.b.Seal.Checksum {
+				err = fmt.Errorf("it is another seal: %w", bundle.ErrDamaged)
+			}
+		}
+		if err != nil {
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: "this copy of " + original + " is damaged: " + err.Error()})
+		}
+		return true
+	}
+	return false
 }
 
 // generation judges a file of a generation: the seal's own, one that an interrupted pack has

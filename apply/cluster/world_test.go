@@ -139,88 +139,26 @@ func (w *world) delete(path string) {
 // build writes a cluster of three masters and two workers that has the mirrors already.
 func (w *world) build(version string) {
 	w.t.Helper()
-	w.load(`
-apiVersion: config.openshift.io/v1
-kind: ClusterVersion
-metadata: {name: version, generation: 1}
-spec: {clusterID: 0a7e9a1c-3f9b-4a7d-9a52-1b6b7d6e1f11, channel: stable}
-status:
-  desired: {version: %[1]s, image: "quay.io/openshift-release-dev/ocp-release@%[2]s"}
-  observedGeneration: 1
-  versionHash: abc=
-  availableUpdates: null
-  history:
-  - {state: Completed, startedTime: "2026-01-01T00:00:00Z", completionTime: "2026-01-01T01:00:00Z", version: %[1]s, image: "quay.io/openshift-release-dev/ocp-release@%[2]s", verified: true}
-  conditions:
-  - {type: Available, status: "True", lastTransitionTime: "2026-01-01T00:00:00Z", message: Done}
-  - {type: Progressing, status: "False", lastTransitionTime: "2026-01-01T00:00:00Z", message: Cluster version is %[1]s}
-  - {type: Failing, status: "False", lastTransitionTime: "2026-01-01T00:00:00Z"}
-  - {type: ReleaseAccepted, status: "True", reason: PayloadLoaded, lastTransitionTime: "2026-01-01T00:00:00Z", message: 'Payload loaded version="%[1]s" image="x" architecture="amd64"'}
-`, version, oldDigest)
+	v, _ := parseVersion(version)
+	site := clustertest.Site{Plane: w.plane, Version: version, Kubelet: fmt.Sprintf("v1.%d.6+aba1e8d", v.kubeMinor())}
+	if err := site.Build(w.ctx); err != nil {
+		w.t.Fatal(err)
+	}
 	if err := w.monitoring.Build(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
-	v, _ := parseVersion(version)
 	for _, p := range []struct {
 		name string
 		n    int
 	}{{"master", 3}, {"worker", 2}} {
-		config := w.render(p.name, wantedTestPairs(), "controller-1")
-		w.load(`
-apiVersion: machineconfiguration.openshift.io/v1
-kind: MachineConfigPool
-metadata: {name: %[1]s, generation: 1}
-spec:
-  paused: false
-  configuration: {name: %[2]s}
-  machineConfigSelector: {matchLabels: {machineconfiguration.openshift.io/role: %[1]s}}
-  nodeSelector: {matchLabels: {node-role.kubernetes.io/%[1]s: ""}}
-status:
-  observedGeneration: 1
-  configuration: {name: %[2]s}
-  machineCount: %[3]d
-  updatedMachineCount: %[3]d
-  readyMachineCount: %[3]d
-  unavailableMachineCount: 0
-  degradedMachineCount: 0
-  conditions: [{type: Updated, status: "True", lastTransitionTime: "2026-01-01T00:00:00Z", reason: "", message: ""}]
-`, p.name, config, p.n)
+		config, path := w.render(p.name, wantedTestPairs(), "controller-1"), poolAPI+"/machineconfigpools/"+p.name
+		w.patch(path, map[string]any{"spec": map[string]any{"configuration": map[string]any{"name": config}}})
+		w.patchStatus(path, fmt.Sprintf(`{"observedGeneration":%d,"configuration":{"name":%q}}`, w.get(path).Generation(), config))
 		for i := range p.n {
-			w.load(`
-apiVersion: v1
-kind: Node
-metadata:
-  name: %[1]s-%[2]d
-  labels: {node-role.kubernetes.io/%[1]s: ""}
-  annotations: {machineconfiguration.openshift.io/state: Done, machineconfiguration.openshift.io/currentConfig: %[3]s, machineconfiguration.openshift.io/desiredConfig: %[3]s}
-status:
-  conditions: [{type: Ready, status: "True", reason: KubeletReady, message: ok, lastHeartbeatTime: "2026-01-01T00:00:00Z", lastTransitionTime: "2026-01-01T00:00:00Z"}]
-  nodeInfo: {machineID: a, systemUUID: b, bootID: c, kernelVersion: d, osImage: RHCOS, containerRuntimeVersion: cri-o, kubeletVersion: v1.%[4]d.6+aba1e8d, kubeProxyVersion: v1.29.6, operatingSystem: linux, architecture: amd64}
-`, p.name, i, config, v.kubeMinor())
+			w.patch(fmt.Sprintf("/api/v1/nodes/%s-%d", p.name, i), map[string]any{"metadata": map[string]any{"annotations": map[string]any{nodeCurrentConfig: config, nodeDesiredConfig: config}}})
 		}
 	}
-	for _, name := range []string{"etcd", "machine-config", "kube-apiserver"} {
-		w.load(`
-apiVersion: config.openshift.io/v1
-kind: ClusterOperator
-metadata: {name: %[1]s}
-spec: {}
-status:
-  versions: [{name: operator, version: %[2]s}]
-  conditions:
-  - {type: Available, status: "True", lastTransitionTime: "2026-01-01T00:00:00Z"}
-  - {type: Degraded, status: "False", lastTransitionTime: "2026-01-01T00:00:00Z"}
-  - {type: Progressing, status: "False", lastTransitionTime: "2026-01-01T00:00:00Z"}
-  - {type: Upgradeable, status: "True", lastTransitionTime: "2026-01-01T00:00:00Z"}
-`, name, version)
-	}
 	w.load(`
-apiVersion: v1
-kind: Pod
-metadata: {name: etcd-master-0, namespace: openshift-etcd, labels: {app: etcd}}
-spec: {containers: [{name: etcd, image: "example.invalid/etcd"}]}
-status: {phase: Running, conditions: [{type: Ready, status: "True"}]}
----
 apiVersion: v1
 kind: Secret
 metadata: {name: pull-secret, namespace: openshift-config}

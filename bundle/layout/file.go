@@ -244,7 +244,9 @@ func (l *Layout) RemoveFolder(name string) error {
 			return err
 		}
 	}
-	if err := l.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := l.fs.Remove(name); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
 		return classify(err)
 	}
 	return l.syncDirs(parent(name))

@@ -46,7 +46,7 @@ type Problem struct {
 // there says nothing of who wrote it: whether SHA256SUMS names it is for the caller to know,
 // and matters to nobody who compares digests.
 func Open(l *layout.Layout) (*Set, error) {
-	entries, err := l.List(dir)
+	entries, err := l.List(Folder)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func Open(l *layout.Layout) (*Set, error) {
 	slices.SortFunc(numbers, func(a, b uint64) int { return int(int64(b) - int64(a)) })
 	s := &Set{layout: l}
 	if len(numbers) > maxGenerations {
-		s.Problems = append(s.Problems, Problem{dir, fmt.Errorf("%w: %d generations, %d are looked at", ErrMap, len(numbers), maxGenerations)})
+		s.Problems = append(s.Problems, Problem{Folder, fmt.Errorf("%w: %d generations, %d are looked at", ErrMap, len(numbers), maxGenerations)})
 		numbers = numbers[:maxGenerations]
 	}
 	left := int64(MaxMap) // for all maps together

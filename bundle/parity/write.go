@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -19,11 +21,11 @@ import (
 	"pannier/bundle/layout"
 )
 
-// Names on the drive (docs/format.md, "Parity").
-const dir = "pannier/parity"
+// Folder is where parity stands on the drive, a slash path (docs/format.md, "Parity").
+const Folder = "pannier/parity"
 
 // Dir returns the folder of a generation's parity, a slash path.
-func Dir(generation uint64) string { return dir + "/" + strconv.FormatUint(generation, 10) }
+func Dir(generation uint64) string { return Folder + "/" + strconv.FormatUint(generation, 10) }
 
 func mapName(generation uint64, copy int) string {
 	return fmt.Sprintf("%s/map-%d.bin", Dir(generation), copy)
@@ -59,14 +61,17 @@ func Size(share Share, blobs []Blob) int64 {
 	return m.size() + 2*m.mapSize()
 }
 
-// Heals returns the size, in bytes, up to which every blob can be lost as a whole, in any
-// place, and be reconstructed from what [Write] will write, if nothing else is damaged.
-func Heals(share Share, blobs []Blob) int64 {
+// Beyond returns those of blobs that are larger than the parity that [Write] will write: lost as
+// a whole, they could not be reconstructed. The largest is first.
+func Beyond(share Share, blobs []Blob) []Blob {
 	m := newMap(digest.FromString(""), share, order(blobs), maxData)
 	if m == nil || share == 0 {
-		return 0
+		return nil
 	}
-	return m.size()
+	n, _ := slices.BinarySearchFunc(m.Blobs, int64(m.groups*m.parity), func(b Blob, most int64) int {
+		return cmp.Compare(most, content.SliceCount(b.Size)) // descending by size
+	})
+	return m.Blobs[:n]
 }
 
 // order sorts blobs as they stand in the row: the largest first, then by digest. Pack writes
@@ -288,3 +293,6 @@ func (g *Generation) Files() []string {
 	}
 	return slices.Sorted(maps.Keys(out))
 }
+
+// IsMap reports whether a file of those that [Generation.Files] lists is a map.
+func IsMap(name string) bool { return strings.HasPrefix(path.Base(name), "map-") }

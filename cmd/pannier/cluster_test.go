@@ -409,6 +409,14 @@ func TestWaitOutlivesTheServer(t *testing.T) {
 // TestPreflightOfTheCluster: all sides in one report.
 func TestPreflightOfTheCluster(t *testing.T) {
 	y := newYard(t, nil)
+	m, err := clustertest.NewMonitoring(y.cluster.Plane, y.names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Build(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	out, _ := y.run(8, "preflight", y.media, "…", "-o", "json")
 	var doc struct {
 		Ready  bool
@@ -426,7 +434,7 @@ func TestPreflightOfTheCluster(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"bundle-sealed": "pass", "registry-push": "pass", "machine-config-pools": "pass", "permissions": "pass",
-		"etcd-backup": "fail", "update-path": "pass", "skipped-minor": "pass",
+		"etcd-backup": "fail", "update-path": "pass", "skipped-minor": "pass", "alerts": "pass",
 	} {
 		if got[name] != want {
 			t.Errorf("%s: %q, want %q", name, got[name], want)
@@ -434,6 +442,10 @@ func TestPreflightOfTheCluster(t *testing.T) {
 	}
 	out, _ = y.run(0, "preflight", y.media, "…", "--etcd-backup", "1h")
 	wants(t, out, "\nREADY: ", "PASS  etcd-backup")
+	// What fires is told, and stops nobody.
+	m.Fire(clustertest.Alert{Name: "etcdMembersDown", Severity: "critical", State: "firing"})
+	out, _ = y.run(0, "preflight", y.media, "…", "--etcd-backup", "1h")
+	wants(t, flat(out), "WARN alerts critical alerts fire: etcdMembersDown", " READY: ")
 	if err := y.cluster.Pause(t.Context(), "worker"); err != nil {
 		t.Fatal(err)
 	}

@@ -46,12 +46,13 @@ type planDocument struct {
 	Manifests int               `json:"manifests"`
 	Tags      []string          `json:"tags"`
 	Objects   []json.RawMessage `json:"objects"`
+	Parity    *parityDocument   `json:"parity,omitempty"` // of pack, unless there is nothing to cover
 
 	Cluster *clusterPlanDocument `json:"cluster,omitempty"` // with --apply
 }
 
 func (s *session) printPlanJSON(p bundle.Plan, c *clusterPlanDocument) error {
-	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}}
+	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}, Parity: parityOf(p.Parity)}
 	if doc.Tags == nil {
 		doc.Tags = []string{}
 	}
@@ -63,6 +64,31 @@ func (s *session) printPlanJSON(p bundle.Plan, c *clusterPlanDocument) error {
 		doc.Objects = append(doc.Objects, raw)
 	}
 	return s.console.json(doc)
+}
+
+// parityDocument is the parity of a plan.
+type parityDocument struct {
+	Share  string               `json:"share"`
+	Blobs  int                  `json:"blobs"`
+	Bytes  int64                `json:"bytes"`
+	Beyond []largerBlobDocument `json:"beyond"`
+}
+
+type largerBlobDocument struct {
+	Digest string   `json:"digest"`
+	Size   int64    `json:"size"`
+	Images []string `json:"images"`
+}
+
+func parityOf(p bundle.PlannedParity) *parityDocument {
+	if p.Blobs == 0 {
+		return nil
+	}
+	doc := &parityDocument{Share: p.Share.String(), Blobs: p.Blobs, Bytes: p.Bytes, Beyond: []largerBlobDocument{}}
+	for _, l := range p.Beyond {
+		doc.Beyond = append(doc.Beyond, largerBlobDocument{Digest: l.Digest.String(), Size: l.Size, Images: l.Images})
+	}
+	return doc
 }
 
 // printPlan prints the plan of a dry run to stdout.
@@ -97,6 +123,9 @@ func planText(p bundle.Plan, transfer, free string) string {
 	}
 	// Only cells that others follow take part in a column: one table keeps all rows in line.
 	rows = append(rows, []string{"manifests", fmt.Sprint(p.Manifests)}, []string{"tags", fmt.Sprint(len(p.Tags))})
+	if p.Parity.Blobs > 0 {
+		rows = append(rows, []string{"parity", fmt.Sprintf("%s, %s", bytesText(p.Parity.Bytes), p.Parity.Share)})
+	}
 	if len(p.Hosts) > 0 {
 		rows = append(rows, []string{"hosts", strings.Join(p.Hosts, ", ")})
 	}
@@ -113,7 +142,32 @@ func planText(p bundle.Plan, transfer, free string) string {
 		}
 		rows = append(rows, []string{free, space})
 	}
-	return table(rows)
+	return table(rows) + beyondText(p.Parity)
+}
+
+// beyondText names the blobs that are too large to be healed if all of one is lost; the
+// plan is where something can be done about it.
+func beyondText(p bundle.PlannedParity) string {
+	if len(p.Beyond) == 0 {
+		return ""
+	}
+	const most = 5
+	var b strings.Builder
+	fmt.Fprintf(&b, "\nlarger than the parity, so that the loss of the whole blob could not be healed: %d\n", len(p.Beyond))
+	for _, l := range p.Beyond[:min(most, len(p.Beyond))] {
+		fmt.Fprintf(&b, "    %s  %s", bytesText(l.Size), l.Digest)
+		if len(l.Images) > 0 {
+			fmt.Fprintf(&b, "  %s", printable(l.Images[0]))
+		}
+		if len(l.Images) > 1 {
+			fmt.Fprintf(&b, " and %d more", len(l.Images)-1)
+		}
+		b.WriteByte('\n')
+	}
+	if more := len(p.Beyond) - most; more > 0 {
+		fmt.Fprintf(&b, "    and %d more\n", more)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // printObjects prints cluster objects to stdout as one YAML stream that "oc apply -f -"

@@ -63,9 +63,9 @@ status:
   history: [{state: Completed, startedTime: "%[3]s", completionTime: "%[3]s", version: %[1]s, image: "%[2]s", verified: true}]
   conditions:
   - {type: Available, status: "True", lastTransitionTime: "%[3]s"}
-  - {type: Progressing, status: "False", lastTransitionTime: "%[3]s"}
+  - {type: Progressing, status: "False", lastTransitionTime: "%[3]s", message: Cluster version is %[1]s}
   - {type: Failing, status: "False", lastTransitionTime: "%[3]s"}
-  - {type: ReleaseAccepted, status: "True", reason: PayloadLoaded, lastTransitionTime: "%[3]s"}
+  - {type: ReleaseAccepted, status: "True", reason: PayloadLoaded, lastTransitionTime: "%[3]s", message: 'Payload loaded version="%[1]s" image="x" architecture="amd64"'}
 ---
 apiVersion: v1
 kind: Pod
