@@ -232,7 +232,7 @@ func (r *proven) load(i int64) error {
 	} else if err != nil {
 		return err
 	}
-	if false {
+	if sha256.Sum256(buf) != r.sums[i] {
 		return fmt.Errorf("%w: it has changed since it was verified", content.ErrDigest)
 	}
 	r.buf, r.cur, r.next = buf, i, i+1
