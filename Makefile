@@ -9,6 +9,8 @@ RACE     ?= ./store/... ./bundle/... ./verify/... ./apply/...
 # One byte, number or interruption after the other, or gigabytes: others have the same
 # goroutines in a fraction of the time, and `test` has them all.
 NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass|TestPackPulledAnywhere|TestPackOneFault|TestPackInterruptedAtEveryBlob
+# Tests that have a sample of their cases in `test`, and all of them in `faults`.
+FAULTS := TestPowerCut|TestKilled|TestEveryFault
 PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
              darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
@@ -20,7 +22,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt vet lint build demo test race e2e readers test-cluster fuzz bench microbench dist tidy tidy-check clean
+.PHONY: all help fmt vet lint build demo test faults race e2e readers test-cluster fuzz bench microbench dist tidy tidy-check clean
 
 all: fmt vet lint build ## check the format, vet, staticcheck, build bin/pannier
 
@@ -32,10 +34,10 @@ fmt: ## fail on files that gofmt would change
 
 # Tests that want more than Go carry a build tag, so that ./... stays free of them; they are checked here all the same.
 vet: ## go vet, the tests behind build tags included
-	$(GO) vet -tags e2e,cluster ./...
+	$(GO) vet -tags e2e,cluster,faults ./...
 
 lint: ## staticcheck, the tests behind build tags included
-	$(TOOL) staticcheck -tags e2e,cluster ./...
+	$(TOOL) staticcheck -tags e2e,cluster,faults ./...
 
 build: ## bin/pannier, static
 	$(BUILD) -o bin/ ./cmd/pannier
@@ -45,6 +47,9 @@ demo: build ## the whole trip, embedded: no network, no cluster
 
 test: ## every test that needs nothing but Go
 	$(GO) test -timeout 20m ./...
+
+faults: ## every power cut, kill and failing call on a drive, where test has some of each (needs /dev/fuse; 20 CPU-minutes)
+	$(GO) test -tags faults -count=1 -timeout 60m -run '$(FAULTS)' ./bundle ./cmd/pannier
 
 race: ## the tests that run things side by side, under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m -skip '$(NORACE)' $(RACE)

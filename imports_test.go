@@ -36,7 +36,7 @@ var vocabulary = []string{"bundle/content"}
 
 // props are made for the demo and for tests: only the command and tests import them, and
 // they each other.
-var props = []string{"bundle/release/sample", "bundle/remote/faultproxy", "verify/signature/sign", "apply/trip", "apply/cluster/clustertest"}
+var props = []string{"bundle/release/sample", "bundle/remote/faultproxy", "bundle/layout/baddrive", "verify/signature/sign", "apply/trip", "apply/cluster/clustertest"}
 
 // homes says which packages import a dependency, so that it can be judged, upgraded or
 // replaced in one place; "*" is free to all. The longest prefix that matches an import path
@@ -54,6 +54,7 @@ var homes = map[string][]string{
 	"github.com/klauspost/compress":    {"bundle/release", "bundle/release/sample"}, // read; written
 	"github.com/klauspost/reedsolomon": {"bundle/parity"},
 	"github.com/olareg/olareg":         {"bundle/release/sample"},
+	"github.com/hanwen/go-fuse":        {"bundle/layout/baddrive"},
 	"sigs.k8s.io/yaml":                 {"bundle/objects"},
 
 	"golang.org/x/crypto/openpgp": {"verify/signature", "verify/signature/sign"},

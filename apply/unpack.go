@@ -99,6 +99,13 @@ func Unpack(ctx context.Context, opts UnpackOptions) (*UnpackResult, error) {
 	u := newUnpacker(opts)
 	defer u.close()
 	err := u.run(ctx)
+	if err != nil {
+		for _, d := range u.opened {
+			if gone := d.Gone(); gone != nil {
+				err = gone // what else was found of it is no more than that
+			}
+		}
+	}
 	u.res.Contacts = opts.Client.Contacts()
 	return u.res, err
 }

@@ -76,6 +76,8 @@ type Bundle struct {
 	Pending map[digest.Digest]store.Record
 	// IndexProblem says why the bbolt index was not used; nil if it was.
 	IndexProblem error
+
+	unlisted error // why the folder of our own files could not be listed
 }
 
 // FileProblem is what is wrong with one of our own files.
@@ -99,10 +101,14 @@ type OpenOptions struct {
 func Open(ctx context.Context, media string, opts OpenOptions) (*Bundle, error) {
 	l, err := openLayout(media)
 	if err != nil {
-		return nil, err
+		return nil, layout.Diagnose(media, err)
 	}
 	b := &Bundle{Layout: l}
-	if err := b.read(ctx, opts); err != nil {
+	err = b.read(ctx, opts)
+	if err == nil {
+		err = b.unlisted
+	}
+	if err = l.Diagnose(err); err != nil {
 		l.Close()
 		return nil, err
 	}
@@ -181,6 +187,9 @@ func openLayout(media string) (*layout.Layout, error) {
 	own, ownErr := os.Lstat(filepath.Join(media, dirOwn))
 	if ownErr == nil && own.IsDir() {
 		return layout.Open(media, layout.Options{Damaged: true})
+	}
+	if ownErr != nil && !errors.Is(ownErr, fs.ErrNotExist) {
+		return nil, ownErr
 	}
 	if ocdir.Is(media) {
 		return nil, &DirectoryError{Dir: media}

@@ -119,7 +119,7 @@ type PackedRelease struct {
 //
 // Errors: [ErrNotBundle] if Media is something else, [ErrVersion] if it is of a newer format,
 // [ErrSignature] if a release is not signed by somebody trusted, layout.ErrNoSpace and its
-// siblings, remote's errors, release.ErrPayload and content's errors for wrong bytes. On
+// siblings, layout.ErrGone if the drive was pulled, remote's errors, release.ErrPayload and content's errors for wrong bytes. On
 // cancellation of ctx the state is saved and ctx's error returned.
 //
 // What is taken over (Adopt) and is not whole or not signed is left out, with an error in the
@@ -133,7 +133,7 @@ func Pack(ctx context.Context, opts PackOptions) (*PackResult, error) {
 		}
 		p.leftOut = leftOut
 		res := &PackResult{}
-		err = p.run(ctx, res)
+		err = layout.Diagnose(opts.Media, p.run(ctx, res))
 		res.Warnings = p.warnings
 		var bad *adoptError
 		if !errors.As(err, &bad) || len(bad.releases) == 0 {
@@ -213,7 +213,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	}
 	defer end()
 	seal, err := p.move(ctx, res)
-	if err != nil {
+	if err = p.layout.Diagnose(err); err != nil {
 		if seal != nil {
 			return fmt.Errorf("the drive is sealed, but what is not needed any more could not be removed: %w", err)
 		}

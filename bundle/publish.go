@@ -318,7 +318,7 @@ func (p *packer) cleanUp(g uint64) error {
 			}
 		}
 	}
-	return nil
+	return p.layout.FlushNames()
 }
 
 // findStrays adds the blobs that an interrupted cleaning up left behind: no record tells of

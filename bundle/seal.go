@@ -103,6 +103,7 @@ func Generation(name string) (kind string, g uint64, ok bool) {
 func (b *Bundle) generations(prefix, suffix string) []uint64 {
 	entries, err := b.Layout.List(dirOwn)
 	if err != nil {
+		b.unlisted = err // a folder that cannot be read is not an empty one
 		return nil
 	}
 	var out []uint64
@@ -159,7 +160,7 @@ func (b *Bundle) findSeal() error {
 			b.Leftovers = b.Leftovers || g < b.Seal.Generation
 		}
 	}
-	return nil
+	return b.unlisted
 }
 
 // olderSeals are the generations of the seals before the one that counts.

@@ -42,6 +42,7 @@ type Source struct {
 	unsealed bool // nothing promised what it holds
 
 	feel  func(error) error
+	gone  func() error
 	close func() error
 }
 
@@ -60,6 +61,15 @@ func (s *Source) Feel(err error) error {
 		return nil
 	}
 	return s.feel(err)
+}
+
+// Gone returns an error that wraps layout.ErrGone if nothing can be read from the source any
+// more, so that what was found out about it last says nothing.
+func (s *Source) Gone() error {
+	if s.gone == nil {
+		return nil
+	}
+	return s.gone()
 }
 
 // Absent is what it means that a blob is not there: [ErrDamaged] where a seal promised it,
@@ -92,7 +102,7 @@ func OpenSource(ctx context.Context, media string, opts OpenOptions) (*Source, e
 // source is the bundle as a source, which judges its seal.
 func (b *Bundle) source(media string) *Source {
 	pulse := &layout.Pulse{}
-	s := &Source{Name: media, Contents: b.Contents, Blobs: b.Layout, feel: pulse.Feel, close: b.Close}
+	s := &Source{Name: media, Contents: b.Contents, Blobs: b.Layout, feel: pulse.Feel, gone: b.Layout.Gone, close: b.Close}
 	switch {
 	case b.Seal == nil && len(b.SealProblems) > 0:
 		p := b.SealProblems[0]

@@ -75,6 +75,11 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 	if err := a.releases(ctx); err != nil {
 		return nil, err
 	}
+	if len(a.report.Findings) > 0 {
+		if err := a.l.Gone(); err != nil {
+			return nil, err // what was found is that
+		}
+	}
 	a.tellUnfinished()
 	a.judge(ctx)
 	a.conclude()

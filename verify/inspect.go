@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -73,7 +74,8 @@ type Inspection struct {
 }
 
 // Inspect says what is on a drive. Its errors are those of [Audit], and [bundle.ErrDamaged]
-// if neither the index nor the layout can be read.
+// if neither the index nor the layout can be read. With a seal that is not valid, and no
+// other, there is an Inspection and an error that wraps [bundle.ErrDamaged].
 func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	if bundle.IsDirectory(opts.Media) {
 		return inspectDirectory(ctx, opts)
@@ -100,7 +102,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	for _, rel := range b.Contents.Releases {
 		r, err := inspectRelease(ctx, b.Contents, b.Layout, rel, opts.Signatures)
 		if err != nil {
-			return nil, err
+			return nil, b.Layout.Diagnose(err)
 		}
 		r.Sealed = b.Seal != nil
 		out.Releases = append(out.Releases, r)
@@ -110,7 +112,17 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 			out.AdditionalImages = append(out.AdditionalImages, AdditionalImage{Reference: img.Tag, Digest: img.Descriptor.Digest.String()})
 		}
 	}
-	return out, countBlobs(b, &out.Blobs)
+	if err := countBlobs(b, &out.Blobs); err != nil {
+		return nil, b.Layout.Diagnose(err)
+	}
+	if b.Seal == nil && len(b.SealProblems) > 0 {
+		if err := b.Layout.Gone(); err != nil {
+			return nil, err
+		}
+		p := b.SealProblems[0]
+		return out, fmt.Errorf("%s: %s: %w: %w", opts.Media, p.Path, bundle.ErrDamaged, p.Err)
+	}
+	return out, nil
 }
 
 func inspectRelease(ctx context.Context, c *bundle.Contents, blobs bundle.Blobs, rel store.Release, v bundle.SignatureVerifier) (InspectedRelease, error) {

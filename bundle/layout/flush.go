@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // waiting is a blob that is whole under the name of its partial file and has been compared,
@@ -141,4 +142,15 @@ func (l *Layout) rename(d digest.Digest, w waiting) error {
 	delete(l.waiting, d)
 	l.unsynced[to] = true
 	return nil
+}
+
+// FlushNames makes durable which names there are: removals, which [Layout.Flush] does not wait
+// for. A file that is back after a power cut would be taken for something that was left
+// undone.
+func (l *Layout) FlushNames() error {
+	if err := l.syncDirs(".", blobDir, partialDir, ownDir); err != nil {
+		return err
+	}
+	// Drivers that cannot sync a folder write all of them when they sync a file.
+	return l.resync(ocispec.ImageLayoutFile)
 }

@@ -79,6 +79,27 @@ func (l *Layout) Ingest(ctx context.Context, desc ocispec.Descriptor, open Opene
 	return Ingested{Slices: sums, Resumed: t.resumed}, nil
 }
 
+// Adopt takes a blob that is under its name already and that nobody vouches for: it is synced,
+// hashed from the medium, and durable after the next [Layout.Flush]; what is left of its
+// download is removed. It returns the slice sums, or false if what is there is not the blob
+// or cannot be read; [Layout.Ingest] then replaces it. progress is that of Ingest.
+func (l *Layout) Adopt(ctx context.Context, desc ocispec.Descriptor, progress func(n int64)) (content.Slices, bool, error) {
+	if err := content.CheckDescriptor(desc); err != nil {
+		return nil, false, err
+	}
+	release, err := l.claim(ctx, desc.Digest)
+	if err != nil {
+		return nil, false, err
+	}
+	defer release()
+	t := &transfer{l: l, desc: desc, progress: progress}
+	sums, err := t.adopt(ctx)
+	if err != nil {
+		return nil, false, fmt.Errorf("blob %s: %w", desc.Digest, err)
+	}
+	return sums, t.adopted, nil
+}
+
 // IngestBytes is [Layout.Ingest] of data, for manifests and documents. Data that is not what
 // desc names is refused before anything is written.
 func (l *Layout) IngestBytes(ctx context.Context, desc ocispec.Descriptor, data []byte) (content.Slices, error) {

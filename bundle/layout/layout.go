@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -79,11 +80,32 @@ func Create(dir string, opts Options) (*Layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.init(opts.Damaged); err != nil {
+	err = l.init(opts.Damaged)
+	if err == nil {
+		err = syncAbove(dir)
+	}
+	if err != nil {
 		l.Close()
 		return nil, err
 	}
 	return l, nil
+}
+
+// syncAbove makes the name of the folder dir itself durable, whoever made it: without that
+// all that is in it is lost with the name.
+func syncAbove(dir string) error {
+	above, err := OpenFS(filepath.Dir(filepath.Clean(dir)))
+	if err != nil {
+		if toleratedOnDir(err) {
+			return nil // it is not ours to read
+		}
+		return err
+	}
+	defer above.Close()
+	if err := above.SyncDir("."); err != nil && !toleratedOnDir(err) {
+		return classify(err)
+	}
+	return nil
 }
 
 // Open opens the existing image layout in dir, without side effects. Errors wrap

@@ -22,7 +22,7 @@ const (
 	exitError       = 1
 	exitUsage       = 2
 	exitIncomplete  = 3
-	exitUntrusted   = 4 // damage, a wrong digest, an untrusted or missing signature
+	exitUntrusted   = 4 // damage, a drive that fails, a wrong digest, an untrusted or missing signature
 	exitAuth        = 5
 	exitSpace       = 6 // no space, or a limit of the file system
 	exitRegistry    = 7
@@ -53,6 +53,7 @@ var codes = []struct {
 	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound}},
 	{exitIncomplete, []error{bundle.ErrUnsealed, bundle.ErrIncomplete, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
 	{exitUsage, []error{bundle.ErrNotBundle, bundle.ErrSupplement, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
+	{exitUntrusted, []error{syscall.EIO}}, // nothing better is known: the drive has bad places
 }
 
 // exitCode maps what a command returned to the program's exit code; it is the only place

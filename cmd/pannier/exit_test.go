@@ -49,6 +49,8 @@ func TestExitCode(t *testing.T) {
 		{signature.ErrMalformed, 4},
 		{&bundle.SignatureError{}, 4},
 		{bundle.ErrDamaged, 4},
+		{&fs.PathError{Op: "write", Path: "x", Err: syscall.EIO}, 4},
+		{fmt.Errorf("%w: %w", bundle.ErrUnsealed, syscall.EIO), 3},
 		{remote.ErrAuth, 5},
 		{remote.ErrAuthFile, 5},
 		{layout.ErrNoSpace, 6},

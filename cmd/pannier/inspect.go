@@ -56,14 +56,17 @@ func (s *session) inspect(ctx context.Context, f *inspectFlags, args []string) e
 	}
 	opts.Signatures = verifier
 
-	found, err := verify.Inspect(ctx, opts)
-	if err != nil || found == nil {
-		return err
+	found, damage := verify.Inspect(ctx, opts)
+	if found == nil {
+		return damage
 	}
 	if asJSON {
 		err = s.console.json(inspectionDocument(found))
 	} else {
 		err = s.printInspection(opts.Media, found, f.images)
+	}
+	if err == nil {
+		err = damage
 	}
 	if err == nil && !found.Sealed && (found.Lacking || !found.Directory) {
 		err = &codedError{code: exitIncomplete}

@@ -1,0 +1,5 @@
+//go:build faults
+
+package bundle_test
+
+const allFaults = true
