@@ -34,21 +34,27 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func packAlone(args []string) error {
+// aloneOptions are those of a pack in a process of its own: of a registry's host, a drive and
+// a cache.
+func aloneOptions(args []string) (bundle.PackOptions, error) {
 	host, media, cache := args[0], args[1], args[2]
 	client, err := remote.New(remote.Options{Mirrors: []remote.Mirror{{From: "quay.io", To: host}}})
 	if err != nil {
-		return err
+		return bundle.PackOptions{}, err
 	}
 	ref, err := release.ParseReference("4.8.21", release.Defaults{})
+	return bundle.PackOptions{
+		Releases: []release.Reference{ref}, Media: media, Client: client, Cache: cache, Policy: bundle.PolicyWarn, Stores: []string{},
+		Destination: &objects.Destination{Registry: "registry.example", Repository: "a/b"},
+	}, err
+}
+
+func packAlone(args []string) error {
+	opts, err := aloneOptions(args)
 	if err != nil {
 		return err
 	}
-	_, err = bundle.Pack(testContext(), bundle.PackOptions{
-		Releases: []release.Reference{ref}, Media: media, Client: client, Cache: cache, Policy: bundle.PolicyWarn, Stores: []string{},
-		Destination: &objects.Destination{Registry: "registry.example", Repository: "a/b"},
-	})
-	if err != nil {
+	if _, err := bundle.Pack(testContext(), opts); err != nil {
 		return err
 	}
 	status, err := os.ReadFile("/proc/self/status")
