@@ -50,8 +50,9 @@ func StatSpace(dir string) (Space, error) {
 	if err != nil {
 		return Space{}, fmt.Errorf("free space of %s: %w", at, err)
 	}
-	switch strings.ToLower(s.Filesystem) {
-	case "vfat", "msdos", "fat", "fat32":
+	// Drivers in user space name the same file systems "fuse.vfat", "fuse.fusefat".
+	switch strings.TrimPrefix(strings.ToLower(s.Filesystem), "fuse.") {
+	case "vfat", "msdos", "fat", "fat32", "fusefat":
 		s.MaxFile, s.MaxNames = fatMaxFile, fatMaxNames
 	}
 	return s, nil
