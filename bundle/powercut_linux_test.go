@@ -19,6 +19,7 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/layout"
 	"pannier/bundle/layout/baddrive"
+	"pannier/bundle/release"
 	"pannier/bundle/release/sample"
 	"pannier/store"
 	"pannier/verify"
@@ -81,7 +82,7 @@ type cuts struct {
 // packAndCut packs 4.8.22 onto a copy of d, which must succeed, and cuts the power before
 // every call that changes the medium or makes something durable, and at the end. Cuts that
 // leave the same are one.
-func packAndCut(t *testing.T, o *trip.Origin, m medium, from *baddrive.Drive, weaken func(layout.FS) layout.FS) cuts {
+func packAndCut(t *testing.T, l *lab, m medium, from *baddrive.Drive, weaken func(layout.FS) layout.FS) cuts {
 	t.Helper()
 	var out cuts
 	var d *baddrive.Drive
@@ -101,7 +102,7 @@ func packAndCut(t *testing.T, o *trip.Origin, m medium, from *baddrive.Drive, we
 	}
 	d = from.Crash(baddrive.Kept, 0)
 	d.Set(func(o *baddrive.Options) { o.OnWrite = func(k int) { out.n = k; cut(k) } })
-	opts := o.Options(filepath.Join(d.Plug(), "drive"), "4.8.22")
+	opts := l.options(t, filepath.Join(d.Plug(), "drive"))
 	opts.FS, opts.Jobs = m.opens(d, weaken), 2
 	trip.Pack(t, opts)
 	d.Pull()
@@ -141,7 +142,7 @@ type recovery struct {
 	m      medium
 	want   reference
 	sizes  map[string]int64 // of all blobs of the release that is being packed
-	sealed *sample.Release  // that the drive had before, or nil
+	sealed []digest.Digest  // blobs of the release that the drive had before, nil if it was empty
 	asked  func(d string) bool
 
 	kept int // blobs that were whole and not fetched again
@@ -168,7 +169,7 @@ func (r *recovery) recover(t *testing.T, c found) (problems []string) {
 		if err != nil && !errors.Is(err, bundle.ErrUnsealed) {
 			wrong("unpack: %v", err)
 		}
-		for _, d := range r.sealed.Digests() {
+		for _, d := range r.sealed {
 			if !site.Registry.Has(trip.Repository, d) {
 				wrong("%s of the sealed release did not arrive: %+v", d, res.Releases)
 				break
@@ -182,7 +183,7 @@ func (r *recovery) recover(t *testing.T, c found) (problems []string) {
 		partial[strings.TrimSuffix(filepath.Base(name), ".download")] = true
 	}
 	r.o.Log.Take()
-	opts := r.o.Options(dir, "4.8.22")
+	opts := withTool(t, r.o.Options(dir, "4.8.22"))
 	opts.FS, opts.Jobs = r.m.opens(c.Drive, nil), 2
 	res, err := bundle.Pack(t.Context(), opts)
 	if err != nil {
@@ -269,8 +270,24 @@ func (r *recovery) whole(t *testing.T, dir string) map[string]bool {
 // lab has what a power cut needs: releases, a drive on which the first is sealed, and what a
 // pack of the second comes to on an empty one and on that.
 type lab struct {
-	o      *trip.Origin
-	r1, r2 *sample.Release
+	first, o *trip.Origin // of the release that is sealed; of the one that is packed then, where an image has moved
+	r1, r2   *sample.Release
+	sealed   []digest.Digest // blobs of r1
+}
+
+// tool is the image that moves, so that the seal is followed by removals.
+const tool = "quay.io/extra/tool"
+
+// options are those of the pack that is cut.
+func (l *lab) options(t *testing.T, media string) bundle.PackOptions {
+	t.Helper()
+	return withTool(t, l.o.Options(media, "4.8.22"))
+}
+
+func withTool(t *testing.T, opts bundle.PackOptions) bundle.PackOptions {
+	t.Helper()
+	opts.Additional = []release.Reference{trip.Image(t, tool+":v1")}
+	return opts
 }
 
 func newLab(t *testing.T) *lab {
@@ -279,7 +296,13 @@ func newLab(t *testing.T) *lab {
 		return trip.Make(t, sample.Options{Version: version, Components: 3, LayerSize: 12 << 10, LargeLayer: 600 << 10})
 	}
 	l := &lab{r1: make("4.8.21"), r2: make("4.8.22")}
-	l.o = trip.NewOrigin(t, l.r1, l.r2)
+	l.sealed = l.r1.Digests()
+	for r, layer := range map[*sample.Release]string{l.r1: "old", l.r2: "new"} {
+		if _, err := r.AddImage(tool, "v1", sample.Image{Layers: [][]byte{[]byte(layer)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.first, l.o = trip.NewOrigin(t, l.r1), trip.NewOrigin(t, l.r2)
 	return l
 }
 
@@ -289,8 +312,8 @@ func (l *lab) scene(t *testing.T, m medium, sealed bool) (*baddrive.Drive, *reco
 	drive := baddrive.New(t, baddrive.Options{Rules: m.rules})
 	r := &recovery{o: l.o, m: m, sizes: map[string]int64{}, asked: func(d string) bool { return ofRelease(t, l.r2, d) }}
 	if sealed {
-		r.sealed = l.r1
-		l.o.Pack(filepath.Join(drive.Plug(), "drive"), "4.8.21")
+		r.sealed = l.sealed
+		trip.Pack(t, withTool(t, l.first.Options(filepath.Join(drive.Plug(), "drive"), "4.8.21")))
 		drive.Pull()
 		drive.Sync()
 	}
@@ -302,7 +325,7 @@ func (l *lab) scene(t *testing.T, m medium, sealed bool) (*baddrive.Drive, *reco
 			had[hex] = true
 		}
 	}
-	l.o.Pack(dir, "4.8.22")
+	trip.Pack(t, l.options(t, dir))
 	r.want = refer(t, dir)
 	for d, rec := range r.want.records {
 		if !had[d.Encoded()] {
@@ -322,7 +345,7 @@ func TestPowerCutAnywhere(t *testing.T) {
 		for _, sealed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, sealed %v", m.name, sealed), func(t *testing.T) {
 				from, r := l.scene(t, m, sealed)
-				c := packAndCut(t, l.o, m, from, nil)
+				c := packAndCut(t, l, m, from, nil)
 				every := max(1, len(c.drives)/cutsPerMedium)
 				if allFaults {
 					every = 1
@@ -361,7 +384,7 @@ func TestPowerCutControls(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			from, r := l.scene(t, tc.m, false)
-			c := packAndCut(t, l.o, tc.m, from, tc.weaken)
+			c := packAndCut(t, l, tc.m, from, tc.weaken)
 			last := c.drives[len(c.drives)-1] // after the pack was over, sealed and all
 			problems := r.recover(t, last)
 			for _, d := range c.drives {

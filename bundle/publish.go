@@ -304,6 +304,10 @@ func (p *packer) cleanUp(g uint64) error {
 	err := p.sweepParity(func(dir string) bool {
 		return p.parity[dir] || dir == copiesDir(g) && p.cover.any()
 	})
+	if err == nil && len(p.orphans) > 0 {
+		// Durable before the files that say that there is something to remove.
+		err = p.layout.FlushNames()
+	}
 	if err != nil {
 		return err
 	}
