@@ -17,7 +17,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"pannier/bundle/content"
 	"pannier/bundle/remote"
 )
 
@@ -35,14 +34,10 @@ import (
 
 // dialect is a kind of manifest.
 type dialect struct {
-	name                    string
-	manifest, config, layer string // media types
+	name                          string
+	manifest, list, config, layer string // media types
+	remedy                        string // where a registry does not take it
 }
-
-var (
-	docker = dialect{"Docker schema 2", content.MediaTypeDockerManifest, content.MediaTypeDockerConfig, content.MediaTypeDockerLayer}
-	oci    = dialect{"OCI", ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerGzip}
-)
 
 // trial is what came of trying one kind of manifest.
 type trial int
@@ -84,23 +79,23 @@ var (
 )
 
 func registryDocker(ctx context.Context, f *far) Check {
-	if !f.carries(ctx, content.MediaTypeDockerManifest, content.MediaTypeDockerList) {
+	if !f.carries(ctx, docker.manifest, docker.list) {
 		return skip("nothing on the drive is of that kind")
 	}
 	c := f.accepts(ctx, docker)
 	if c.Status == Fail {
-		c.Remedy = `let the registry take Docker schema 2 manifests, as release images are (zot: "http": {"compat": ["docker2s2"]} in its configuration, then restart it); they cannot be converted without changing the digests that the cluster asks for`
+		c.Remedy = docker.remedy
 	}
 	return c
 }
 
 func registryOCI(ctx context.Context, f *far) Check {
-	if !f.carries(ctx, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex) {
+	if !f.carries(ctx, oci.manifest, oci.list) {
 		return skip("nothing on the drive is of that kind")
 	}
 	c := f.accepts(ctx, oci)
 	if c.Status == Fail {
-		c.Remedy = "use a registry that takes OCI manifests (Quay from 3.6, Nexus from 3.71, Harbor from 2.0): sigstore signatures, which the cluster wants from 4.21 on, are of that kind"
+		c.Remedy = oci.remedy
 		if f.opts.Media == "" {
 			c.Status = Warn // older releases need none
 		}

@@ -65,6 +65,7 @@ func farRows() []row[*far] {
 		{"registry-push", registryPush},
 		{"registry-project", registryProject},
 		{"registry-nesting", registryNesting},
+		{"registry-uploads", registryUploads},
 		{"registry-docker-manifests", registryDocker},
 		{"registry-oci-manifests", registryOCI},
 		{"registry-hosts", registryHosts},
@@ -72,7 +73,7 @@ func farRows() []row[*far] {
 }
 
 // pushing are the rows that send something to the registry, or are about sending.
-var pushing = []string{"registry-push", "registry-project", "registry-nesting", "registry-docker-manifests", "registry-oci-manifests"}
+var pushing = []string{"registry-push", "registry-project", "registry-nesting", "registry-uploads", "registry-docker-manifests", "registry-oci-manifests"}
 
 // Far makes the checks of the disconnected side: is the drive one that can be unpacked, and
 // will the registry take what is on it? The drive is not written to. At the registry uploads

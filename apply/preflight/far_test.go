@@ -126,6 +126,20 @@ func harbor(hidden bool) func(http.ResponseWriter, *http.Request) (int, string) 
 	}
 }
 
+// limited is a proxy that lets no long body pass; it answers chunks with a status, or lets
+// them pass for 0.
+func limited(chunks int) func(http.ResponseWriter, *http.Request) (int, string) {
+	return func(_ http.ResponseWriter, r *http.Request) (int, string) {
+		switch {
+		case r.ContentLength > 100<<20:
+			return http.StatusRequestEntityTooLarge, ""
+		case r.Method == http.MethodPatch:
+			return chunks, ""
+		}
+		return 0, ""
+	}
+}
+
 type farGuard struct {
 	name string
 	want
@@ -297,6 +311,16 @@ func farGuards() []farGuard {
 		{"token server is told", want{"registry-api", pass, nil, "wants a token of 127.0.0.1"}, token("right")},
 		{"token server is listed", want{"registry-hosts", pass, nil, "(token)"}, token("right")},
 		{"token server refuses", want{"registry-auth", fail, remote.ErrAuth, "from the token server"}, token("wrong")},
+		{"uploads", want{"registry-uploads", pass, nil, "1024.0 MiB is let pass, and chunks are taken"}, site(nil)},
+		{"uploads of what the drive has", want{"registry-uploads", pass, nil, "1.0 MiB is let pass"}, fine},
+		{"bodies limited", want{"registry-uploads", warn, nil, "in chunks"}, site(limited(0))},
+		{"bodies limited, no chunks", want{"registry-uploads", fail, remote.ErrRefused, "so are chunks"}, site(limited(http.StatusMethodNotAllowed))},
+		{"no chunks", want{"registry-uploads", pass, nil, "begins anew"}, site(func(_ http.ResponseWriter, r *http.Request) (int, string) {
+			if r.Method == http.MethodPatch && r.Header.Get("Content-Range") != "" {
+				return http.StatusMethodNotAllowed, registryError("UNSUPPORTED", "")
+			}
+			return 0, ""
+		})},
 		{"empty repository", want{"registry-tags", pass, nil, ""}, site(nil)},
 		{"release there already", want{"registry-tags", pass, nil, "of the drive's releases: 4.8.21-x86_64"}, filled(nil)},
 		{"tags denied", want{"registry-tags", warn, remote.ErrAuth, ""}, site(harbor(true))},

@@ -216,26 +216,15 @@ func registryPush(ctx context.Context, f *far) Check {
 }
 
 // project is what registries want to be created beforehand: the first segment of the path.
-func (f *far) project() string {
-	first, _, _ := strings.Cut(f.opts.Destination.Repository, "/")
-	return first
-}
+func (f *far) project() string { return projectOf(f.opts.Destination.Repository) }
 
-// projectRemedy is advice for refusals that registries give where the project (Harbor), the
-// organization (Quay), the repository (Artifactory, GitLab, ECR) does not exist.
+// projectRemedy is advice for a refusal to push to the destination.
 func projectRemedy(f *far, err error) string {
-	var e *remote.Error
-	if !errors.As(err, &e) || strings.Contains(err.Error(), "token server") {
-		return ""
+	flavour := remote.FlavourUnknown
+	if g := f.greeted.value; g != nil {
+		flavour = g.Flavour
 	}
-	create := fmt.Sprintf("create the project, organization or repository %q at the registry", f.project())
-	switch {
-	case e.Status == http.StatusNotFound || e.Code == "NAME_UNKNOWN" || e.Code == "NAME_INVALID":
-		return create + ", or choose another with REGISTRY/REPO"
-	case e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden:
-		return create + " if it does not exist (several registries say only \"denied\" then); otherwise give the account of the pull secret the right to push there, or give another with -a"
-	}
-	return ""
+	return createRemedy(flavour, f.opts.Destination.Repository, err)
 }
 
 // registryProject tells an absent project from an account without rights, as far as the

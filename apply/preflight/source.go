@@ -106,7 +106,10 @@ func sourceRegistry(ctx context.Context, n *near) Check {
 // greetingText tells what a registry said.
 func greetingText(host string, g *remote.Greeting) string {
 	text := fmt.Sprintf("%s answers over %s", host, g.Scheme)
-	if g.Server != "" {
+	switch {
+	case g.Flavour != remote.FlavourUnknown:
+		text += " (it is " + string(g.Flavour) + ")"
+	case g.Server != "":
 		text += " (" + g.Server + ")"
 	}
 	switch {

@@ -38,6 +38,8 @@ var (
 	// ErrInterrupted: the host answered and then stopped; the same call may work later.
 	ErrInterrupted error = &kind{text: "interrupted"}
 
+	// ErrQuota, an ErrRefused: the registry has no room for more, by its disk or by a rule.
+	ErrQuota error = &kind{text: "the registry has no room", parent: ErrRefused}
 	// ErrNotRegistry, an ErrRefused: the host answers with a web page.
 	ErrNotRegistry error = &kind{text: "answers with a web page, is it a registry?", parent: ErrRefused}
 	// ErrCertificate, an ErrUnreachable: the host's certificate is not trusted.
@@ -236,6 +238,9 @@ func isHTML(contentType string, body []byte) bool {
 	return len(b) > 0 && b[0] == '<'
 }
 
+// noRoom is how registries say that a quota or a disk is full.
+var noRoom = regexp.MustCompile(`(?i)quota|no space left|storage resource,? .*exceed|exceeds? the (configured )?(upper|storage) limit|"Err": ?28\b`)
+
 // statusError makes the error of an answer whose status was not hoped for. foreign says
 // that it came from another host than the registry; push that something was to be written.
 func statusError(resp *http.Response, body []byte, foreign, push bool) *Error {
@@ -245,6 +250,11 @@ func statusError(resp *http.Response, body []byte, foreign, push bool) *Error {
 	page := isHTML(ct, body) && resp.Header.Get("Docker-Distribution-Api-Version") == ""
 	s := resp.StatusCode
 	switch {
+	case push && s == http.StatusInsufficientStorage,
+		push && s >= 400 && s != http.StatusUnauthorized && s != http.StatusTooManyRequests && noRoom.MatchString(e.Message):
+		// Many say it as a refusal of access, which it is not, or as a failure of their own,
+		// which is not over in a minute.
+		e.kinds = []error{ErrQuota}
 	case s == http.StatusTooManyRequests || s == http.StatusRequestTimeout || s == http.StatusTooEarly || e.Code == "TOOMANYREQUESTS",
 		s >= 500 && s != http.StatusNotImplemented && s != http.StatusHTTPVersionNotSupported:
 		e.transient = true

@@ -26,6 +26,7 @@ type Greeting struct {
 	Challenge    string              // "bearer" or "basic": what kind; "" if none
 	Realm        string              // host of the token server, for bearer
 	Server       string              // the Server header
+	Flavour      Flavour             // the product, where it says so
 	Date         time.Time           // by the registry's clock, to the second; zero if it does not tell
 	Asked        time.Time           // by our clock: halfway between the question and the answer
 }
@@ -57,7 +58,7 @@ func (r *Repository) greet(ctx context.Context, q *call) (*Greeting, *Error) {
 	body, _ := io.ReadAll(io.LimitReader(x, errorLimit)) // only to tell a web page
 	h := x.resp.Header
 	g := &Greeting{
-		Scheme: x.url.Scheme, Status: x.resp.StatusCode, Server: clean(h.Get("Server")),
+		Scheme: x.url.Scheme, Status: x.resp.StatusCode, Server: clean(h.Get("Server")), Flavour: flavourOf(r.host.name, h),
 		Asked: asked.Add(took / 2), Verified: x.url.Scheme == "https" && !r.c.insecure(r.host.name),
 	}
 	if tls := x.resp.TLS; tls != nil {
