@@ -130,7 +130,10 @@ func (u *unpacker) plan() {
 				plan.Manifests++
 			}
 		}
-		if img.tag != "" {
+		switch {
+		case img.own:
+			plan.Tags = append(plan.Tags, img.record.Name+":"+img.tag)
+		case img.tag != "":
 			plan.Tags = append(plan.Tags, img.tag)
 		}
 	}
@@ -149,7 +152,9 @@ func (u *unpacker) plan() {
 		}
 	}
 	slices.Sort(plan.Tags)
-	plan.Hosts = []string{u.opts.Destination.Registry}
+	plan.Hosts = append([]string{u.opts.Destination.Registry}, u.hosts...)
+	slices.Sort(plan.Hosts)
+	plan.Hosts = slices.Compact(plan.Hosts)
 	u.res.Plan = plan
 }
 
@@ -158,6 +163,9 @@ func (u *unpacker) refusals() []error {
 	var out []error
 	names := map[digest.Digest][]string{}
 	for _, img := range u.images {
+		if img.own {
+			continue // it is named once
+		}
 		ds := []digest.Digest{img.record.Descriptor.Digest}
 		for _, n := range img.nodes {
 			ds = append(ds, n.Descriptor.Digest)

@@ -26,6 +26,7 @@ type image struct {
 	record store.Image
 	repo   *remote.Repository
 	tag    string // to be written there; "" if it came by digest alone
+	own    bool   // repo is the component's own, beside the one that nodes pull from
 
 	nodes   []bundle.Node // manifests, parents first
 	blobs   []ocispec.Descriptor
@@ -107,15 +108,18 @@ func (v verified) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int
 // looked at.
 func (u *unpacker) selectImages() {
 	seen := map[string]bool{}
-	add := func(img store.Image) {
+	add := func(img store.Image, own bool) {
 		name := img.Tag
 		if img.Kind == store.KindAdditional {
 			// Drives may name different images so: that is found when it is known where each goes.
 			name += "@" + img.Descriptor.Digest.String()
 		}
+		if own {
+			name = "/" + name
+		}
 		if !seen[name] {
 			seen[name] = true
-			u.images = append(u.images, &image{record: img, present: map[digest.Digest]bool{}})
+			u.images = append(u.images, &image{record: img, own: own, present: map[digest.Digest]bool{}})
 		}
 	}
 	for _, s := range u.releases {
@@ -123,19 +127,22 @@ func (u *unpacker) selectImages() {
 			switch img.Kind {
 			case store.KindRelease, store.KindComponent:
 				if img.Release == s.record.Tag {
-					add(img)
+					add(img, false)
+				}
+				if img.Release == s.record.Tag && img.Kind == store.KindComponent && u.opts.RepoPerComponent {
+					add(img, true)
 				}
 			case store.KindSignature:
 				// It may belong to several releases; those of what is left out are sorted
 				// out once it is known which manifests are pushed.
-				add(img)
+				add(img, false)
 			}
 		}
 	}
 	for _, d := range u.sources {
 		for _, img := range d.Contents.Images {
 			if img.Kind == store.KindAdditional {
-				add(img)
+				add(img, false)
 			}
 		}
 	}
@@ -197,10 +204,17 @@ func (u *unpacker) dropForeignSignatures() {
 }
 
 // target finds out where an image goes: release images, components and their sigstore images
-// to the destination's one repository, additional ones to the path that they came from.
+// to the destination's one repository, additional ones to the path that they came from. That
+// one repository has every component even where each has one of its own as well: a mirror set
+// maps the repository that all of them are named by as a whole, and a node that asks there for
+// a digest must find any of them.
 func (u *unpacker) target(img *image) error {
 	name := u.opts.Destination.String()
 	img.tag = img.record.Tag
+	if img.own {
+		name += "/" + img.record.Name
+		img.tag = img.record.Release
+	}
 	if img.record.Kind == store.KindAdditional {
 		ref, err := release.ParseImageReference(img.record.Tag)
 		if err != nil {

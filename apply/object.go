@@ -137,7 +137,7 @@ func (u *unpacker) signedSource(s *selected, sources []string) []string {
 	if s.verdict.Status != bundle.SignatureVerified || err != nil || ref.Repository == s.record.Source {
 		return sources
 	}
-	u.warn("release %s was packed from %s and signed as %s; the mirror set names the latter", s.record.Tag, s.record.Source, ref.Repository)
+	u.warn("release %s was taken from %s and signed as %s; the mirror set names the latter", s.record.Tag, s.record.Source, ref.Repository)
 	out := slices.DeleteFunc(slices.Clone(sources), func(src string) bool { return src == s.record.Source })
 	return append(out, ref.Repository)
 }
@@ -203,7 +203,7 @@ func (u *unpacker) renderReleaseJSON(releases []*selected) error {
 			return err
 		}
 		for _, img := range u.images {
-			if img.record.Release == rel.Tag && img.record.Kind == store.KindComponent {
+			if img.record.Release == rel.Tag && img.record.Kind == store.KindComponent && !img.own {
 				info.Tags = append(info.Tags, img.tag)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -170,7 +171,7 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 		if b.document == "" {
 			u.count(&u.res.Skipped, b.desc.Size)
 		}
-		p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
+		p.reuse(b)
 		return nil
 	}
 	if len(b.lacking) == 0 {
@@ -183,17 +184,16 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 				to = &u.res.Documents
 			}
 			u.count(to, b.desc.Size)
-			p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
+			p.reuse(b)
 		}
 		return err
 	}
-	for i, repo := range b.lacking {
-		if i+len(b.having) > 0 {
-			from := append(slices.Clone(b.having), b.lacking[:i]...)[0]
-			if ok, err := repo.Mount(ctx, b.desc, from.Name()); err == nil && ok && i > 0 {
-				continue // it has been read and verified for the repository before
-			}
+	moved := false
+	for _, repo := range b.lacking {
+		if p.mount(ctx, b, repo, moved) {
+			continue
 		}
+		moved = true
 		err := u.readGood(ctx, b.desc, func(d *bundle.Source) error {
 			return repo.PushBlob(ctx, b.desc, p.opener(d, b.desc))
 		})
@@ -203,6 +203,7 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 		if u.isBad(b.desc.Digest) {
 			return nil
 		}
+		b.having = append(b.having, repo)
 		if !u.opts.CheckAll {
 			continue
 		}
@@ -213,9 +214,51 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 				repo.Name(), ErrNotArrived, b.desc.Digest)
 		}
 	}
+	if !moved {
+		u.count(&u.res.Mounted, b.desc.Size)
+		p.reuse(b)
+		return nil
+	}
 	u.count(&u.res.Pushed, b.desc.Size)
 	p.add(func(e *bundle.Event) { e.Blobs++ })
 	return nil
+}
+
+// reuse says that nothing of a blob need be moved.
+func (p *blobPush) reuse(b *wantedBlob) {
+	p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
+}
+
+// mount asks the registry to take a blob over from a repository of its own, one that it is
+// pushed to or one that it comes from. Until it was read once, and so verified, that is only
+// done if reading is not asked for. A registry that will not says no more than that it must
+// be sent.
+func (p *blobPush) mount(ctx context.Context, b *wantedBlob, repo *remote.Repository, read bool) bool {
+	if !read && !p.u.opts.MissingOnly {
+		return false
+	}
+	from := ""
+	if len(b.having) > 0 {
+		from = b.having[0].Endpoint()
+	} else if from = p.u.holder(b.desc.Digest, repo); from == "" {
+		return false
+	}
+	ok, err := repo.Mount(ctx, b.desc, from)
+	return err == nil && ok
+}
+
+// holder is a repository at the registry of repo that a source says holds a blob; "" if
+// there is none.
+func (u *unpacker) holder(d digest.Digest, repo *remote.Repository) string {
+	host, _, _ := strings.Cut(repo.Endpoint(), "/")
+	for _, s := range u.sources {
+		for _, from := range s.Repositories(d) {
+			if strings.HasPrefix(from, host+"/") {
+				return from
+			}
+		}
+	}
+	return ""
 }
 
 // opener opens a blob at its source anew for every attempt to upload it, through the verifying
@@ -276,12 +319,18 @@ func (m *meter) Close() error {
 	return m.c.Close()
 }
 
+// readTries is how often a blob is read that arrives from a registry with wrong bytes.
+const readTries = 3
+
 // readGood calls read with each source that has the blob until one copy is right. If none is,
 // the blob is noted as bad. It returns errors of the registry, and of a source that is gone.
 func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read func(*bundle.Source) error) error {
-	last := fmt.Errorf("blob %s: it is not there", desc.Digest)
+	last := fmt.Errorf("blob %s: %w: it is not there", desc.Digest, bundle.ErrDamaged)
 	for _, d := range u.sources.holding(desc) {
 		err := read(d)
+		for try := 1; d.Registries && try < readTries && errors.Is(err, content.ErrDigest); try++ {
+			err = read(d) // the bytes may have been changed on their way, and be right the next time
+		}
 		if err == nil {
 			return d.Feel(nil)
 		}
@@ -296,9 +345,12 @@ func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read f
 			u.forgive()
 			return fmt.Errorf("%s: %w", d.Name, gone)
 		}
+		if !d.Registries {
+			err = fmt.Errorf("%w: %w", bundle.ErrDamaged, err)
+		}
 		last = fmt.Errorf("blob %s on %s: %w", desc.Digest, d.Name, err)
 	}
-	u.spoil(desc.Digest, fmt.Errorf("%w: %w", bundle.ErrDamaged, last))
+	u.spoil(desc.Digest, last)
 	return nil
 }
 

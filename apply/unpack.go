@@ -19,7 +19,7 @@ import (
 	"pannier/verify"
 )
 
-// UnpackOptions says what [Unpack] pushes, from where and to where. Media, Destination and
+// UnpackOptions says what [Unpack] and [Mirror] push, from where and to where. Media, Destination and
 // Client must be set.
 type UnpackOptions struct {
 	Media       []string // one or more drives
@@ -33,19 +33,22 @@ type UnpackOptions struct {
 	StoreClient *remote.Client // asks Stores for releases whose drive carries no signature; nil asks nobody
 	Stores      []string
 
-	MirrorSet   objects.Kind
-	Prefix      string // what stands before the path of additional images
-	ObjectsDir  string // folder to write the cluster objects to, made if its parent exists; "" writes none
-	CheckAll    bool   // ask the registry for every blob, not only every manifest
-	MissingOnly bool   // read only what the registry lacks
-	Confirm     bool   // after pushing, ask the registry for every manifest and blob; what is lacking is an error
-	OneRelease  bool   // more than one release is a [*SeveralError], before anything is pushed
-	DryRun      bool
-	Jobs        int
-	Cache       string              // folder on the local disk for copies of indexes; must be given
-	Planned     func(*UnpackResult) // called once the plan stands, before anything is pushed; may be nil
-	Progress    bundle.ProgressFunc
-	Logger      *slog.Logger
+	MirrorSet  objects.Kind
+	Prefix     string // what stands before the path of additional images
+	ObjectsDir string // folder to write the cluster objects to, made if its parent exists; "" writes none
+	// RepoPerComponent gives every component a repository of its own too, REPO/NAME, where its
+	// tag is the release's. Nodes pull from the destination, which has everything all the same.
+	RepoPerComponent bool
+	CheckAll         bool // ask the registry for every blob, not only every manifest
+	MissingOnly      bool // read only what the registry lacks
+	Confirm          bool // after pushing, ask the registry for every manifest and blob; what is lacking is an error
+	OneRelease       bool // more than one release is a [*SeveralError], before anything is pushed
+	DryRun           bool
+	Jobs             int
+	Cache            string              // folder on the local disk for copies of indexes; must be given
+	Planned          func(*UnpackResult) // called once the plan stands, before anything is pushed; may be nil
+	Progress         bundle.ProgressFunc
+	Logger           *slog.Logger
 }
 
 // Refusal is a blob or an image that was not pushed.
@@ -55,7 +58,7 @@ type Refusal struct {
 	Err    error
 }
 
-// UnpackResult is what [Unpack] did. It is returned, as far as it came, with an error too.
+// UnpackResult is what [Unpack] or [Mirror] did. It is returned, as far as it came, with an error too.
 type UnpackResult struct {
 	Plan          bundle.Plan
 	Releases      []UnpackedRelease
@@ -68,15 +71,21 @@ type UnpackResult struct {
 	Pushed        bundle.Totals         // read, verified and pushed
 	Present       bundle.Totals         // read and verified, the registry had them
 	Skipped       bundle.Totals         // not read: the registry had them (MissingOnly)
+	Mounted       bundle.Totals         // not read: the registry took them over from a repository of its own (MissingOnly)
 	Documents     bundle.Totals         // captured with the releases: read and verified, they stay on the drive
 	Refused       []Refusal
 	Contacts      []remote.Contact
 	Warnings      []string
 }
 
-// Delivery is what the cluster is to be given of what was unpacked from media.
+// Delivery is what the cluster is to be given of what was unpacked from media, or, without
+// media, mirrored.
 func (r *UnpackResult) Delivery(media []string) *Delivery {
-	return &Delivery{From: media[0], Media: len(media) == 1, Objects: r.Objects, Alternatives: r.Alternatives, Releases: r.Infos, LeftOut: r.LeftOut}
+	from := "what was mirrored"
+	if len(media) > 0 {
+		from = media[0]
+	}
+	return &Delivery{From: from, Media: len(media) == 1, Objects: r.Objects, Alternatives: r.Alternatives, Releases: r.Infos, LeftOut: r.LeftOut}
 }
 
 // UnpackedRelease is one release of an [UnpackResult].
@@ -110,7 +119,7 @@ func Unpack(ctx context.Context, opts UnpackOptions) (*UnpackResult, error) {
 	return u.res, err
 }
 
-// unpacker is one run of Unpack.
+// unpacker is one run of Unpack or Mirror.
 type unpacker struct {
 	opts UnpackOptions
 	log  *slog.Logger
@@ -118,6 +127,7 @@ type unpacker struct {
 
 	opened   []*bundle.Source
 	sources  sources     // those of them that something may be taken from
+	hosts    []string    // asked for what is at the sources
 	releases []*selected // what is pushed, by tag
 	images   []*image    // in order of their tags
 
@@ -159,6 +169,11 @@ func (u *unpacker) run(ctx context.Context) error {
 	if err := u.open(ctx); err != nil {
 		return err
 	}
+	return u.deliver(ctx)
+}
+
+// deliver brings what the sources hold to the destination.
+func (u *unpacker) deliver(ctx context.Context) error {
 	if err := u.choose(ctx); err != nil {
 		return err
 	}
@@ -188,7 +203,10 @@ func (u *unpacker) run(ctx context.Context) error {
 	if u.opts.Planned != nil {
 		u.opts.Planned(u.res)
 	}
-	err := u.push(ctx)
+	err := u.tryTarget(ctx)
+	if err == nil {
+		err = u.push(ctx)
+	}
 	if err == nil && u.opts.Confirm {
 		err = u.confirm(ctx)
 	}

@@ -19,10 +19,10 @@ type Blobs interface {
 	Stat(d digest.Digest) (int64, error)
 }
 
-// Source is a place that releases and images are taken from, opened: a drive, or a registry.
-// Whoever takes from it need not know which. Nothing in it is trusted but Judged.
+// Source is a place that releases and images are taken from, opened: a drive, or
+// registries. Whoever takes from it need not know which. Nothing in it is trusted but Judged.
 type Source struct {
-	Name     string // for messages: the folder of a drive
+	Name     string // for messages: the folder of a drive, the hosts of registries
 	Contents *Contents
 	Blobs    Blobs
 
@@ -34,6 +34,8 @@ type Source struct {
 	Unfinished error
 	// Notes are for the person who takes from it.
 	Notes []string
+	// Registries says that it is registries: what is wrong there is no damage of a drive.
+	Registries bool
 
 	// Judged are the releases, by tag, whose image and signature were judged when the source
 	// was opened, from the bytes that Contents were made of. Others are still to be judged.
@@ -79,6 +81,20 @@ func (s *Source) Absent() error {
 		return ErrIncomplete
 	}
 	return ErrDamaged
+}
+
+// Repositories lists the repositories that hold a blob, as they are really asked, so that
+// their registry can be told to take it over by itself; nil where the source is no registry.
+func (s *Source) Repositories(d digest.Digest) []string {
+	b, ok := s.Blobs.(registryBlobs)
+	if !ok || b[d] == nil {
+		return nil
+	}
+	var out []string
+	for _, r := range b[d].repos {
+		out = append(out, r.Endpoint())
+	}
+	return out
 }
 
 // OpenSource opens what lies at media, a bundle or a folder that oc adm release mirror wrote,

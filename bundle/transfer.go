@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"slices"
@@ -16,7 +15,6 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
-	"pannier/bundle/remote"
 	"pannier/store"
 )
 
@@ -163,7 +161,7 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 	}
 	var got layout.Ingested
 	err := again(func() (err error) {
-		got, err = l.Ingest(ctx, it.desc, t.opener(it), func(n int64) {
+		got, err = l.Ingest(ctx, it.desc, it.fetch, func(n int64) {
 			t.moved.Add(n)
 			t.add(func(e *Event) { e.Done += n })
 		})
@@ -189,22 +187,6 @@ func again(fetch func() error) error {
 		if err := fetch(); try == fetchTries || !errors.Is(err, content.ErrDigest) {
 			return err
 		}
-	}
-}
-
-// opener opens a blob at the first repository that has it.
-func (t *transfer) opener(it *item) func(context.Context, int64) (io.ReadCloser, error) {
-	return func(ctx context.Context, offset int64) (io.ReadCloser, error) {
-		// A captured document has no source: the drive held the only copy.
-		var last error = fmt.Errorf("it was captured with a release, and only packing that release again restores it: %w", fs.ErrNotExist)
-		for _, r := range it.repos {
-			rc, err := r.Fetch(ctx, it.desc, offset)
-			if err == nil || !errors.Is(err, remote.ErrNotFound) {
-				return rc, err
-			}
-			last = err
-		}
-		return nil, last
 	}
 }
 

@@ -177,6 +177,13 @@ func (o *Origin) Options(media string, refs ...string) bundle.PackOptions {
 	return opts
 }
 
+// Mirror are the options of what is mirrored from the origin: refs, as for [Origin.Options].
+func (o *Origin) Mirror(refs ...string) bundle.ResolveOptions {
+	o.tb.Helper()
+	p := o.Options("", refs...)
+	return bundle.ResolveOptions{Releases: p.Releases, Client: p.Client, Signatures: p.Signatures, Stores: p.Stores}
+}
+
 // Pack packs refs onto media, which must succeed.
 func (o *Origin) Pack(media string, refs ...string) *bundle.PackResult {
 	o.tb.Helper()

@@ -9,6 +9,7 @@ import (
 
 	"pannier/apply"
 	"pannier/apply/cluster"
+	"pannier/apply/preflight"
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
@@ -195,8 +196,13 @@ var catalogue = []struct {
 	}},
 	{[]error{content.ErrDigest, content.ErrSize, content.ErrInvalid}, advice{
 		"the bytes are not those that the digest promises: a bad drive or copy, a proxy that rewrites answers, or a registry with a damaged store",
-		"run \"pannier audit MEDIA\" to see whether the drive is whole; if it is, or while packing, look at the registry or proxy",
+		"run \"pannier audit MEDIA\" to see whether the drive is whole; if it is, or while packing or mirroring, look at the registry or proxy",
 		"safe: nothing that failed its digest is ever kept or pushed",
+	}},
+	{[]error{remote.ErrQuota}, advice{
+		"the registry's disk is full, or a quota of the project or organization there is",
+		"raise the quota, or free space at the registry (what was removed is often kept until garbage is collected)",
+		rerunContinues,
 	}},
 	{[]error{remote.ErrAuth}, advice{
 		"the user or password is wrong or has expired, no entry of the pull secret matches this host and path, or the account may not do this here",
@@ -294,6 +300,10 @@ func adviceFor(err error) advice {
 	var refused *bundle.SignatureError
 	if errors.As(err, &refused) && refused.Verdict.Status == bundle.SignatureMissing {
 		return missingSignature
+	}
+	var target *preflight.TargetError
+	if errors.As(err, &target) {
+		return advice{"the registry, as it is now, does not take what is to be pushed; it was asked before anything was pushed", target.Remedy, rerunAfter}
 	}
 	for _, line := range catalogue {
 		for _, target := range line.is {

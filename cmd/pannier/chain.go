@@ -23,7 +23,7 @@ type chain struct {
 
 // chain reads the flags for the cluster; nil if there are none. What can be found out about
 // them before hours of pushing is found out here.
-func (s *session) chain(ctx context.Context, f *unpackFlags, registry remote.Options, opts *apply.UnpackOptions) (*chain, error) {
+func (s *session) chain(ctx context.Context, f *pushFlags, registry remote.Options, opts *apply.UnpackOptions) (*chain, error) {
 	switch {
 	case f.wait && !f.apply && !f.upgrade:
 		return nil, usagef(s.command, "--wait goes with --apply or --upgrade: without them there is nothing to wait for")
@@ -70,7 +70,7 @@ func (s *session) goOn(ctx context.Context, c *chain, opts apply.UnpackOptions, 
 	if opts.DryRun {
 		return s.goOnDry(ctx, c, delivery, opts, r, asJSON, failure)
 	}
-	printErr := s.printUnpack(opts, r, asJSON, c, failure)
+	printErr := s.printPush(opts, r, asJSON, c, failure)
 	switch {
 	case failure != nil:
 		s.console.say("The cluster was not touched: not everything that was selected is at the registry.")
@@ -124,7 +124,7 @@ func (s *session) goOnDry(ctx context.Context, c *chain, d *apply.Delivery, opts
 		c.plan = result.Plan
 		s.warnAll(result.Plan.Warnings)
 	}
-	err := s.printUnpack(opts, r, asJSON, c, failure)
+	err := s.printPush(opts, r, asJSON, c, failure)
 	if failure != nil {
 		err = failure
 	}

@@ -29,6 +29,10 @@ var examples = map[string][]string{
 		"    -a pull-secret.json --objects-dir objects",
 		"pannier unpack /media/usb/mirror reg.example/ocp4/openshift4 | oc apply -f -",
 	},
+	"mirror": {
+		"pannier mirror 4.8.21 reg.example/ocp4/openshift4 -a pull-secret.json",
+		"pannier mirror 4.8.21 reg.example/ocp4/openshift4 --objects-dir objects",
+	},
 	"apply": {
 		"pannier apply /media/usb/mirror reg.example/ocp4/openshift4 --dry-run",
 		"pannier apply objects reg.example/ocp4/openshift4 --wait",

@@ -218,7 +218,7 @@ func (s *session) app() *cli.App {
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usagef("", "%v", err) },
 		Commands: []*cli.Command{
-			s.packCommand(), s.auditCommand(), s.unpackCommand(),
+			s.packCommand(), s.auditCommand(), s.unpackCommand(), s.mirrorCommand(),
 			s.applyCommand(), s.upgradeCommand(), s.preflightCommand(),
 			s.inspectCommand(), s.serveCommand(), s.demoCommand(), s.versionCommand(),
 		},

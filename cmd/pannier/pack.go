@@ -24,26 +24,22 @@ type packFlags struct {
 	progressFlags
 	outputFlags
 	mirrorSetFlag
+	sourceFlags
 
-	arch       string
-	toDir      string
-	dest       string
-	dryRun     bool
-	refresh    bool
-	verify     bool
-	only       string
-	mirrors    cli.StringSlice
-	additional cli.StringSlice
-	prefix     string
-	parity     string
-	adopt      string
+	toDir   string
+	dest    string
+	dryRun  bool
+	refresh bool
+	verify  bool
+	only    string
+	prefix  string
+	parity  string
+	adopt   string
 }
 
 func (s *session) packCommand() *cli.Command {
 	f := &packFlags{}
 	flags := []cli.Flag{
-		&cli.StringFlag{Name: "arch", Destination: &f.arch,
-			Usage: "`ARCH` of a release given by its version alone: x86_64 (default, or $ARCHITECTURE), aarch64, ppc64le, s390x, multi; amd64 and arm64 are understood"},
 		&cli.StringFlag{Name: "to-dir", Destination: &f.toDir, Usage: "`MEDIA`, for those who are used to oc"},
 		&cli.StringFlag{Name: "adopt", Destination: &f.adopt,
 			Usage: "take over the folder `DIR` that oc adm release mirror --to-dir wrote: what is wanted is copied from there, and only the rest is fetched; without RELEASE everything in it that is whole and signed, and no network is needed"},
@@ -56,15 +52,13 @@ func (s *session) packCommand() *cli.Command {
 			Usage: "read and hash what is on the drive already, too, and fetch again what is bad"},
 		&cli.StringFlag{Name: "only", Destination: &f.only, TakesFile: true,
 			Usage: "make a supplement of what the refetch list `FILE` names, which \"pannier audit --refetch-list\" wrote; no RELEASE then"},
-		&cli.StringSliceFlag{Name: "registry-mirror", Destination: &f.mirrors,
-			Usage: "`FROM=TO`: fetch what is named FROM, a host or a host and path, from TO instead; names on the drive keep FROM; repeatable"},
-		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable"},
 		&cli.StringFlag{Name: "additional-prefix", Destination: &f.prefix,
 			Usage: "`PATH` that stands before the path of additional images at the destination"},
 		&cli.StringFlag{Name: "parity", Destination: &f.parity,
 			Usage: "`PERCENT` of the drive spent on parity, from which damage is healed without a network: 5% (default), up to 50%; 0 for none"},
 		f.mirrorSetFlag.flag(),
 	}
+	flags = append(flags, f.sourceFlags.flags()...)
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
@@ -161,12 +155,8 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if err != nil {
 		return opts, err
 	}
-	for _, text := range f.additional.Value() {
-		ref, err := release.ParseImageReference(text)
-		if err != nil {
-			return opts, usagef(s.command, "--additional-image: %v", err)
-		}
-		opts.Additional = append(opts.Additional, ref)
+	if opts.Additional, err = f.images(s.command); err != nil {
+		return opts, err
 	}
 	if f.only != "" {
 		return s.onlyOptions(f, args, opts)
@@ -232,7 +222,7 @@ func (s *session) packArguments(f *packFlags, args []string, releasesOptional bo
 			return nil, "", usagef(s.command, "RELEASE is missing: say before %q which release to pack, as 4.8.21, or set OCP_RELEASE", media)
 		}
 	}
-	refs, err := s.parseReleases(f, releases, variable)
+	refs, err := s.parseReleases(&f.sourceFlags, releases, variable, "MEDIA")
 	return refs, s.env.expandHome(media), err
 }
 
@@ -248,44 +238,6 @@ func swappedPack(command string, f *packFlags, args []string) error {
 	}
 	words := append(append([]string{"pannier", "pack"}, args[1:]...), args[0])
 	return usagef(command, "MEDIA is missing: it comes last; did you mean: %s", commandLine(words...))
-}
-
-// archNamed says who named the architecture.
-func archNamed(flag string) string {
-	if flag != "" {
-		return "--arch"
-	}
-	return "ARCHITECTURE"
-}
-
-func (s *session) parseReleases(f *packFlags, texts []string, variable string) ([]release.Reference, error) {
-	arch := f.arch
-	if arch == "" {
-		arch = s.env("ARCHITECTURE")
-	}
-	if arch != "" {
-		normal, err := release.NormalizeArch(arch)
-		if err != nil {
-			return nil, usagef(s.command, "%s: %s", archNamed(f.arch), strings.TrimPrefix(err.Error(), release.ErrReference.Error()+": "))
-		}
-		arch = normal
-	}
-	var refs []release.Reference
-	for _, text := range texts {
-		ref, err := release.ParseReference(text, release.Defaults{Repository: s.env.repository(), Arch: arch})
-		switch {
-		case err != nil && variable != "":
-			return nil, usagef(s.command, "%s: %v", variable, err)
-		case err != nil:
-			return nil, usagef(s.command, "%v (only the last argument is MEDIA)", err)
-		case f.arch != "" && ref.Arch != "" && ref.Arch != arch && variable == "":
-			return nil, usagef(s.command, "--arch %s contradicts %s", f.arch, text)
-		}
-		if !slices.Contains(refs, ref) {
-			refs = append(refs, ref)
-		}
-	}
-	return refs, nil
 }
 
 // adoptInstead answers a pack onto a folder that oc wrote with the command that takes it over.

@@ -241,7 +241,7 @@ func (s *session) nearOptions(f *preflightFlags, p places, registry remote.Optio
 		}
 	}
 	var err error
-	if opts.Releases, err = s.parseReleases(&packFlags{arch: f.arch}, texts, variable); err != nil {
+	if opts.Releases, err = s.parseReleases(&sourceFlags{arch: f.arch}, texts, variable, "MEDIA"); err != nil {
 		return nil, err
 	}
 	if repository := s.env.repository(); repository != "" && len(opts.Releases) == 0 {

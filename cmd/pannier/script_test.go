@@ -72,6 +72,7 @@ func TestScripts(t *testing.T) {
 			"registry":  cmdRegistry,
 			"fault":     cmdFault,
 			"interrupt": cmdInterrupt,
+			"killed":    cmdKilled,
 			"holds":     cmdHolds,
 			"flip":      cmdFlip,
 			"tree":      cmdTree,
@@ -250,6 +251,7 @@ func startRegistry(ts *testscript.TestScript, name string, opts sample.RegistryO
 //	fault NAME slow=N               after N blobs they come a few bytes at a time
 //	fault NAME dead-after=N         after N blobs every connection is cut
 //	fault NAME corrupt=SUFFIX       a byte of blobs whose digest ends so is changed
+//	fault NAME corrupt-in=REPO      the same of blobs of that repository
 //	fault NAME refuse               pushes are refused, for good
 //	fault NAME none
 func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
@@ -303,6 +305,9 @@ func (r *scriptRegistry) wrap(next http.Handler) http.Handler {
 			return
 		}
 		if suffix, ok := faults["corrupt"]; ok && isBlob && strings.HasSuffix(req.URL.Path, suffix) {
+			w = &corruptWriter{ResponseWriter: w}
+		}
+		if repo, ok := faults["corrupt-in"]; ok && isBlob && strings.Contains(req.URL.Path, repo+"/blobs/") {
 			w = &corruptWriter{ResponseWriter: w}
 		}
 		if after, ok := faults["slow"]; ok && isBlob && blobs > atoi(after) {
@@ -365,6 +370,21 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: interrupt NAME pannier ARG...")
 	}
+	if code, errs := stopped(ts, os.Interrupt, args); code != 130 {
+		ts.Fatalf("exit code %d, want 130\n%s", code, errs)
+	}
+}
+
+// cmdKilled does the same with a signal that cannot be caught: killed NAME pannier ARG...
+func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: killed NAME pannier ARG...")
+	}
+	stopped(ts, os.Kill, args)
+}
+
+// stopped runs a program, and ends it by a signal as soon as a slow blob is under way.
+func stopped(ts *testscript.TestScript, signal os.Signal, args []string) (code int, errors string) {
 	r := registryOf(ts, args[0])
 	path, err := exec.LookPath(args[1])
 	ts.Check(err)
@@ -384,7 +404,7 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Process.Kill()
 		ts.Fatalf("no slow blob was asked for\n%s", errs.String())
 	}
-	ts.Check(cmd.Process.Signal(os.Interrupt))
+	ts.Check(cmd.Process.Signal(signal))
 	select {
 	case <-over:
 	case <-time.After(time.Minute):
@@ -393,9 +413,7 @@ func cmdInterrupt(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(os.WriteFile(ts.MkAbs("interrupt.out"), out.Bytes(), 0o644))
 	ts.Check(os.WriteFile(ts.MkAbs("interrupt.err"), errs.Bytes(), 0o644))
-	if code := cmd.ProcessState.ExitCode(); code != 130 {
-		ts.Fatalf("exit code %d, want 130\n%s", code, errs.String())
-	}
+	return cmd.ProcessState.ExitCode(), errs.String()
 }
 
 // cmdHolds wants a registry to hold, byte for byte, what another one's releases consist of:

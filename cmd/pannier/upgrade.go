@@ -94,7 +94,11 @@ func severalReleases(command string, e *apply.SeveralError) error {
 	for i, r := range e.Releases {
 		tags[i] = release.Tag(r.Version, r.Arch)
 	}
-	return usagef(command, "a cluster is asked for one release, and there are %d: %s; say which with --release", len(tags), strings.Join(tags, ", "))
+	how := "say which with --release"
+	if command == "mirror" {
+		how = "mirror the others without --upgrade"
+	}
+	return usagef(command, "a cluster is asked for one release, and there are %d: %s; %s", len(tags), strings.Join(tags, ", "), how)
 }
 
 // upgradeText says how it ended.
