@@ -173,7 +173,9 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 
 	rows := [][]string{
 		{"pushed", fmt.Sprintf("%d blobs, %s", r.Pushed.Blobs, bytesText(r.Pushed.Bytes)), "read, verified and pushed"},
-		{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, bytesText(r.Present.Bytes)), "read and verified, not pushed"},
+	}
+	if !opts.MissingOnly || r.Present.Blobs > 0 {
+		rows = append(rows, []string{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, bytesText(r.Present.Bytes)), "read and verified, not pushed"})
 	}
 	if r.Mounted.Blobs > 0 {
 		rows = append(rows, []string{"mounted", fmt.Sprintf("%d blobs, %s", r.Mounted.Blobs, bytesText(r.Mounted.Bytes)), "not read: the registry took them over from a repository of its own"})
