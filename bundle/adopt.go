@@ -90,7 +90,7 @@ func (p *packer) adoptRelease(ctx context.Context, rel store.Release) error {
 		if d != rel.Descriptor.Digest {
 			return fmt.Errorf("%w: %s is %s on the drive, and %s in %s", ErrConflict, rel.Tag, d, rel.Descriptor.Digest, p.adopt.Name)
 		}
-		if p.trusted && !p.opts.Refresh && (p.opts.Destination == nil || p.rendered(rel)) && p.keep(ctx, rel.Tag) {
+		if p.trusted && !p.opts.Refresh && (p.opts.Destination == nil || p.rendered(rel)) && p.keepsText(rel) && p.keep(ctx, rel.Tag) {
 			return nil
 		}
 	}
@@ -125,6 +125,9 @@ func (p *packer) adoptRelease(ctx context.Context, rel store.Release) error {
 	}
 	if ref, err := release.ParseImageReference(pr.verdict.Reference); err == nil && pr.verdict.Status == SignatureVerified {
 		pr.record.Source = ref.Repository // the folder does not say it; who signed it does
+	}
+	if err := p.captureText(ctx, nil, pr); err != nil {
+		return err
 	}
 	p.replaceRelease(rel.Tag)
 	for _, img := range p.adopt.Contents.Images {

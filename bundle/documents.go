@@ -29,6 +29,7 @@ const (
 	mediaTypeKey       = "application/pgp-keys"
 	mediaTypeJSON      = "application/json"
 	mediaTypeYAML      = "application/yaml"
+	mediaTypeText      = "text/plain"
 )
 
 // Names of captured documents. Signatures are signature-1, signature-2 …, those of the
@@ -39,6 +40,7 @@ const (
 	DocumentReferences = "image-references.json"
 	DocumentMetadata   = "release-metadata.json"
 	DocumentSources    = "mirror-sources.json"
+	DocumentText       = "release.txt"
 
 	prefixSignature = "signature-"
 	prefixKey       = "key-"

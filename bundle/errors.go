@@ -24,6 +24,9 @@ var (
 	// ErrSupplement says that a drive is a supplement where none can be, or is none where one
 	// must be: releases and what another drive has lost do not share a drive.
 	ErrSupplement = errors.New("supplements and releases do not share a drive")
+	// ErrDisagree says that two origins name different digests for one release: the registry,
+	// its signature, release.txt, an update graph.
+	ErrDisagree = errors.New("its digest is another one there")
 	// ErrConflict says that a tag names another image on the drive already.
 	ErrConflict = errors.New("tag names another image")
 )

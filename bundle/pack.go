@@ -41,6 +41,11 @@ type PackOptions struct {
 	Stores     []string          // signature stores; nil means remote.DefaultSignatureStores
 	Policy     Policy
 
+	// Texts are files or addresses of release.txt, each for the release that it says it is
+	// of. nil asks the public client mirror for those of releases that come, with their
+	// signatures, from their public places; an empty list asks for none.
+	Texts []string
+
 	Destination *objects.Destination // if known, its mirror set is rendered and kept
 	MirrorSet   objects.Kind         // kind of mirror set; "" chooses by the release
 	Prefix      string               // what stands before additional images' path at the destination
@@ -102,6 +107,7 @@ type PackResult struct {
 	ReadBack  ReadBack
 	SameDisk  bool // Media lies on the same device as /: perhaps no drive is mounted there
 	Warnings  []string
+	Notes     []string // what a person should know although it is no reason to worry
 }
 
 // PackedRelease is one release of a [PackResult].
@@ -110,7 +116,8 @@ type PackedRelease struct {
 	Digest    string
 	Images    int // components
 	Signature SignatureVerdict
-	Kept      bool // it was on the drive, sealed, before this run
+	Text      string // where the release.txt that agrees with it is from; "" if none was compared
+	Kept      bool   // it was on the drive, sealed, before this run
 }
 
 // Pack puts releases and additional images on the drive at opts.Media and seals it. Running
@@ -118,8 +125,9 @@ type PackedRelease struct {
 // everything it costs one request a release and writes nothing.
 //
 // Errors: [ErrNotBundle] if Media is something else, [ErrVersion] if it is of a newer format,
-// [ErrSignature] if a release is not signed by somebody trusted, layout.ErrNoSpace and its
-// siblings, layout.ErrGone if the drive was pulled, remote's errors, release.ErrPayload and content's errors for wrong bytes. On
+// [ErrSignature] if a release is not signed by somebody trusted, [ErrDisagree] if its release.txt
+// names another digest, layout.ErrNoSpace and its siblings, layout.ErrGone if the drive was
+// pulled, remote's errors, release.ErrPayload and content's errors for wrong bytes. On
 // cancellation of ctx the state is saved and ctx's error returned.
 //
 // What is taken over (Adopt) and is not whole or not signed is left out, with an error in the
@@ -134,7 +142,7 @@ func Pack(ctx context.Context, opts PackOptions) (*PackResult, error) {
 		p.leftOut = leftOut
 		res := &PackResult{}
 		err = layout.Diagnose(opts.Media, p.run(ctx, res))
-		res.Warnings = p.warnings
+		res.Warnings, res.Notes = p.warnings, p.notes
 		var bad *adoptError
 		if !errors.As(err, &bad) || len(bad.releases) == 0 {
 			errs := []error{err, p.adoptProblem}
@@ -250,7 +258,7 @@ func (p *packer) summarize(res *PackResult) {
 	for _, pr := range p.releases {
 		res.Releases = append(res.Releases, PackedRelease{
 			Tag: pr.record.Tag, Digest: pr.record.Descriptor.Digest.String(),
-			Images: len(pr.payload.Images), Signature: pr.verdict,
+			Images: len(pr.payload.Images), Signature: pr.verdict, Text: pr.text,
 		})
 	}
 	for _, r := range p.allReleases() {

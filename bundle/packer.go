@@ -46,7 +46,10 @@ type packer struct {
 	releases []*plannedRelease
 	replaced map[string]bool // tags on the drive that this run plans anew
 	warnings []string
+	notes    []string
 	sameDisk bool
+	texts    []*givenText // that were named
+	public   bool         // signatures are looked for in the public stores
 
 	layout   *layout.Layout
 	index    *store.Index
@@ -87,6 +90,7 @@ type plannedRelease struct {
 	payload *release.Payload
 	verdict SignatureVerdict
 	docs    []document
+	text    string   // where its release.txt is from
 	asked   []string // stores and what they answered
 }
 
@@ -94,7 +98,8 @@ func newPacker(opts PackOptions) (*packer, error) {
 	if opts.Jobs <= 0 {
 		opts.Jobs = 4
 	}
-	if opts.Stores == nil && (opts.Adopt == "" || len(opts.Releases) > 0) {
+	public := opts.Stores == nil
+	if public && (opts.Adopt == "" || len(opts.Releases) > 0) {
 		opts.Stores = remote.DefaultSignatureStores
 	}
 	if opts.Progress == nil {
@@ -104,7 +109,7 @@ func newPacker(opts PackOptions) (*packer, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &packer{
-		opts: opts, log: opts.Logger,
+		opts: opts, log: opts.Logger, public: public,
 		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{}, kept: map[string]bool{}, broken: map[string]error{},
 	}, nil
 }

@@ -70,6 +70,13 @@ func (k *payloadCheck) documents() {
 			k.wrong("document %s is not what the release image holds", w.name)
 		}
 	}
+	if t, err := k.c.text(k.rel.Tag); err != nil {
+		k.wrong("%v", err)
+	} else if t != nil {
+		if err := checkText(t, k.rel, k.p.Children); err != nil {
+			k.wrong("document %s: %v", DocumentText, err)
+		}
+	}
 	if !slices.Equal(k.p.Previous, k.rel.Previous) {
 		k.wrong("the release image can be reached from other versions than the drive says")
 	}

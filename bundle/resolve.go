@@ -21,6 +21,9 @@ import (
 // resolve makes the plan: it asks for every release and additional image, reads the payloads,
 // checks the signatures, and collects what the images need.
 func (p *packer) resolve(ctx context.Context) error {
+	if err := p.readTexts(ctx); err != nil {
+		return err
+	}
 	for _, ref := range p.opts.Releases {
 		if err := p.resolveRelease(ctx, ref); errors.Is(err, ErrSignature) {
 			return err // which names the release by itself
@@ -32,6 +35,9 @@ func (p *packer) resolve(ctx context.Context) error {
 		if err := p.resolveAdopted(ctx); err != nil {
 			return err
 		}
+	}
+	if err := p.unusedTexts(); err != nil {
+		return err
 	}
 	for _, ref := range p.opts.Additional {
 		if err := p.resolveAdditional(ctx, ref); err != nil {
@@ -100,6 +106,9 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 	if err != nil {
 		return err
 	}
+	if err := p.captureText(ctx, repo, pr); err != nil {
+		return err
+	}
 	p.replaceRelease(tag)
 	if err := p.collectRelease(ctx, src, repo, pr, raw, sigs); err != nil {
 		return err
@@ -130,6 +139,9 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 			continue
 		}
 		if p.opts.Destination != nil && !p.rendered(rel) {
+			return false, nil
+		}
+		if !p.keepsText(rel) {
 			return false, nil
 		}
 		return p.keep(ctx, rel.Tag), nil

@@ -192,9 +192,13 @@ func TestResealed(t *testing.T) {
 		"key added":                      {junk("key-7"), "document key-7 is not from the release image"},
 		"junk references":                {junk("image-references.json"), "document image-references.json is not what"},
 		"junk metadata":                  {junk("release-metadata.json"), "document release-metadata.json is not what"},
-		"source of all":                  {source("*.com"), `its source "*.com" is no repository`},
-		"source is a host":               {source("quay.io"), `its source "quay.io" is no repository`},
-		"source with tag":                {source("quay.io/a/b:c"), "is no repository"},
+		"release.txt of another release": {func(e *edit, _ *sample.Release) {
+			e.Documents[tag]["release.txt"] = []byte("Digest: sha256:" + zeros64 + "\nPull From: quay.io/a/b@sha256:" + zeros64 + "\n")
+		}, "document release.txt: its digest is another one there"},
+		"junk release.txt": {junk("release.txt"), "invalid release.txt"},
+		"source of all":    {source("*.com"), `its source "*.com" is no repository`},
+		"source is a host": {source("quay.io"), `its source "quay.io" is no repository`},
+		"source with tag":  {source("quay.io/a/b:c"), "is no repository"},
 		"more mirror sources": {func(e *edit, _ *sample.Release) {
 			e.Documents[tag]["mirror-sources.json"] = []byte(`{"sources":["*.com"]}`)
 		}, "its images come from"},
@@ -351,3 +355,5 @@ func TestSparseFiles(t *testing.T) {
 		})
 	}
 }
+
+var zeros64 = strings.Repeat("0", 64)

@@ -155,7 +155,9 @@ func inspectRelease(ctx context.Context, c *bundle.Contents, blobs bundle.Blobs,
 		// The verdict accepts only messages that name exactly this digest.
 		r.Digests.Signature = rel.Descriptor.Digest.String()
 	}
-	return r, nil
+	text, err := c.TextDigest(ctx, blobs, rel.Tag)
+	r.Digests.ReleaseTxt = text.String()
+	return r, err
 }
 
 func countBlobs(b *bundle.Bundle, n *Blobs) error {

@@ -70,7 +70,7 @@ type Options struct {
 type Contact struct {
 	Host  string // host, with a port if one was named
 	Proxy string // host:port of the proxy in between, "" for none
-	Why   string // WhyRegistry, WhyToken, WhyRedirect or WhyStore
+	Why   string // WhyRegistry, WhyToken, WhyRedirect, WhyStore or WhyDocument
 }
 
 // Reasons for a [Contact].
@@ -79,6 +79,7 @@ const (
 	WhyToken    = "token"           // a registry named it as its token server
 	WhyRedirect = "redirect"        // a registry, or a store, sent us there
 	WhyStore    = "signature store" // the user named it as a store of signatures
+	WhyDocument = "document"        // the user named it as the place of a graph, or of a release.txt
 )
 
 // timing holds the limits that tests shorten.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/http"
 	"net/url"
@@ -164,36 +163,14 @@ func (c *Client) storeMessage(ctx context.Context, client *http.Client, o *host,
 }
 
 func (c *Client) storeOnce(ctx context.Context, client *http.Client, o *host, target *url.URL) ([]byte, *Error) {
-	if err := c.gate(ctx, o); err != nil {
-		return nil, &Error{Err: err}
+	raw, contentType, e := c.getOnce(ctx, client, o, target, maxSignature)
+	if e != nil {
+		if e.Status == http.StatusNotFound {
+			return nil, &Error{kinds: []error{errNoMessage}}
+		}
+		return nil, e
 	}
-	w := newWatch(ctx, c.opts.StallAfter)
-	defer w.end()
-	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, target.String(), nil)
-	if err != nil {
-		return nil, &Error{Host: o.name, kinds: []error{ErrRefused}, Err: scrub(err)}
-	}
-	stop := c.watchSilence(w, o, target)
-	w.arm()
-	resp, err := client.Do(req)
-	stop()
-	if err != nil {
-		return nil, c.classify(err, w.cause(), o)
-	}
-	x := &exchange{c: c, h: o, resp: resp, watch: w}
-	defer x.close()
-	switch {
-	case resp.StatusCode == http.StatusNotFound:
-		return nil, &Error{kinds: []error{errNoMessage}}
-	case resp.StatusCode != http.StatusOK:
-		raw, _ := io.ReadAll(io.LimitReader(x, errorLimit))
-		return nil, statusError(resp, raw, false, false)
-	}
-	raw, err := io.ReadAll(io.LimitReader(x, maxSignature+1))
-	if err != nil {
-		return nil, x.failure(err)
-	}
-	if isHTML(resp.Header.Get("Content-Type"), raw) && !isOpenPGP(raw) {
+	if isHTML(contentType, raw) && !isOpenPGP(raw) {
 		return []byte("<"), nil // whatever the page says, it is one
 	}
 	return raw, nil

@@ -142,7 +142,7 @@ func dialAddr(u *url.URL) string {
 type hop struct {
 	c      *Client
 	origin *host
-	why    string // why the origin is asked: WhyRegistry or WhyStore
+	why    string // why the origin is asked: WhyRegistry, WhyStore or WhyDocument
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -153,7 +153,7 @@ func (t *hop) RoundTrip(req *http.Request) (*http.Response, error) {
 	why := t.why
 	switch {
 	case self:
-	case req.Response != nil || t.why == WhyStore || req.Context().Value(uploadKey{}) != nil:
+	case req.Response != nil || t.why != WhyRegistry || req.Context().Value(uploadKey{}) != nil:
 		why = WhyRedirect
 	default:
 		why = WhyToken

@@ -149,6 +149,11 @@ var catalogue = []struct {
 		"a release signed with your own key needs --keyring FILE on both sides, since trust never travels on the drive; a missing signature can be given with --signature-store DIR; otherwise ask where this image comes from before going on",
 		rerunSame,
 	}},
+	{[]error{bundle.ErrDisagree, release.ErrText}, advice{
+		"two places that should tell of the same release do not: a file of another release or architecture was named, a mirror is stale, or somebody has exchanged an image",
+		"compare the digests above with the one that the release's maker published; name the right file, or leave the comparison out with --release-txt none only once you know which of them is wrong",
+		rerunSame,
+	}},
 	{[]error{release.ErrPayload}, advice{
 		"the release image was built or copied badly: what it says about itself is truncated or contradicts itself",
 		"compare the release's digest with the one its maker published; fetch it from its origin, not from a mirror",

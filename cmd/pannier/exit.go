@@ -41,7 +41,7 @@ var codes = []struct {
 }{
 	{exitInterrupted, []error{errInterrupted}},
 	{exitUntrusted, []error{
-		content.ErrDigest, content.ErrSize, content.ErrInvalid, release.ErrPayload,
+		content.ErrDigest, content.ErrSize, content.ErrInvalid, release.ErrPayload, release.ErrText, bundle.ErrDisagree,
 		signature.ErrUntrusted, bundle.ErrSignature, bundle.ErrDamaged, layout.ErrUnsafe, store.ErrCorrupt,
 	}},
 	{exitSpace, []error{

@@ -45,6 +45,8 @@ func TestExitCode(t *testing.T) {
 		{content.ErrSize, 4},
 		{content.ErrInvalid, 4},
 		{release.ErrPayload, 4},
+		{release.ErrText, 4},
+		{bundle.ErrDisagree, 4},
 		{signature.ErrUntrusted, 4},
 		{signature.ErrMalformed, 4},
 		{&bundle.SignatureError{}, 4},

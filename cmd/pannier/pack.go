@@ -25,6 +25,7 @@ type packFlags struct {
 	outputFlags
 	mirrorSetFlag
 	sourceFlags
+	releaseTextFlag
 
 	toDir   string
 	dest    string
@@ -48,6 +49,7 @@ func (s *session) packCommand() *cli.Command {
 		&cli.BoolFlag{Name: "dry-run", Destination: &f.dryRun, Usage: "say what would be done; write nothing anywhere"},
 		&cli.BoolFlag{Name: "refresh", Destination: &f.refresh,
 			Usage: "ask again for signatures and other documents of releases that are sealed already"},
+		f.releaseTextFlag.flag(),
 		&cli.BoolFlag{Name: "verify", Destination: &f.verify,
 			Usage: "read and hash what is on the drive already, too, and fetch again what is bad"},
 		&cli.StringFlag{Name: "only", Destination: &f.only, TakesFile: true,
@@ -156,6 +158,9 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 		return opts, err
 	}
 	if opts.Additional, err = f.images(s.command); err != nil {
+		return opts, err
+	}
+	if opts.Texts, err = f.releaseTextFlag.values(s); err != nil {
 		return opts, err
 	}
 	if f.only != "" {
@@ -299,6 +304,12 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 		}
 		c.say("release %s, %d images\n    %s", rel.Tag, rel.Images, rel.Digest)
 		c.prose("    signature %s", signatureText(rel.Signature))
+		if rel.Text != "" {
+			c.prose("    its release.txt agrees (%s)", rel.Text)
+		}
+	}
+	for _, n := range r.Notes {
+		c.prose("note: %s", n)
 	}
 	for _, a := range opts.Additional {
 		c.say("image %s", a.String())
