@@ -75,7 +75,10 @@ func applied(p *cluster.Plan) []objects.Object {
 }
 
 // SeveralError says that it must be said which of several releases is meant.
-type SeveralError struct{ Releases []objects.ReleaseInfo }
+type SeveralError struct {
+	Releases []objects.ReleaseInfo
+	Current  string // version of the cluster, if it was asked: no path that was packed leads on from there, or several do
+}
 
 func (e *SeveralError) Error() string {
 	tags := make([]string, len(e.Releases))
@@ -94,7 +97,7 @@ func (d *Delivery) Candidate() (objects.ReleaseInfo, error) {
 	case 1:
 		return d.Releases[0], nil
 	}
-	return objects.ReleaseInfo{}, &SeveralError{slices.Clone(d.Releases)}
+	return objects.ReleaseInfo{}, &SeveralError{Releases: slices.Clone(d.Releases)}
 }
 
 // RegistryOptions say how a registry is looked at for a cluster. Client and Destination must
@@ -158,12 +161,13 @@ type UpgradeOptions struct {
 	Logger  *slog.Logger
 }
 
-// Upgrade asks a cluster for the one release of a delivery, once the checks of the far side
+// Upgrade asks a cluster for the one release of a delivery, or the next on the path that was
+// packed ([Delivery.Next]), once the checks of the far side
 // and of the cluster have passed and the registry holds every manifest and blob of it. Checks
 // that are about pushing are left out: nothing is pushed any more, and the registry may be
-// closed to it. Errors are those of [Delivery.Candidate] and of package cluster.
+// closed to it. Errors are those of [Delivery.Next] and of package cluster.
 func Upgrade(ctx context.Context, opts UpgradeOptions) (*cluster.UpgradeResult, error) {
-	info, err := opts.Delivery.Candidate()
+	info, err := opts.Delivery.Next(ctx, opts.Cluster.Version)
 	if err != nil {
 		return nil, err
 	}
@@ -190,7 +194,7 @@ func Upgrade(ctx context.Context, opts UpgradeOptions) (*cluster.UpgradeResult, 
 }
 
 func targetOf(r objects.ReleaseInfo) cluster.Target {
-	return cluster.Target{Image: r.Image, Version: r.Version, Arch: r.Arch, Previous: r.Previous, Sources: r.Sources}
+	return cluster.Target{Image: r.Image, Version: r.Version, Arch: r.Arch, Previous: r.Previous, Sources: r.Sources, Updates: r.Updates}
 }
 
 // clusterOptions are the options of the checks of a cluster; info is nil where no release is

@@ -202,6 +202,9 @@ func (u *unpacker) renderReleaseJSON(releases []*selected) error {
 		if info.Sources, err = s.from.Contents.Sources(rel.Tag); err != nil {
 			return err
 		}
+		if info.Updates, err = s.from.Contents.Updates(rel.Tag); err != nil {
+			return err
+		}
 		for _, img := range u.images {
 			if img.record.Release == rel.Tag && img.record.Kind == store.KindComponent && !img.own {
 				info.Tags = append(info.Tags, img.tag)

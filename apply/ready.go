@@ -91,6 +91,9 @@ func targetOn(ctx context.Context, far preflight.FarOptions) (info *objects.Rele
 	if info.Sources, err = b.Contents.Sources(rel.Tag); err != nil {
 		return nil, ""
 	}
+	if info.Updates, err = b.Contents.Updates(rel.Tag); err != nil {
+		return nil, ""
+	}
 	return info, rel.Source
 }
 

@@ -42,13 +42,17 @@ type UnpackOptions struct {
 	CheckAll         bool // ask the registry for every blob, not only every manifest
 	MissingOnly      bool // read only what the registry lacks
 	Confirm          bool // after pushing, ask the registry for every manifest and blob; what is lacking is an error
-	OneRelease       bool // more than one release is a [*SeveralError], before anything is pushed
-	DryRun           bool
-	Jobs             int
-	Cache            string              // folder on the local disk for copies of indexes; must be given
-	Planned          func(*UnpackResult) // called once the plan stands, before anything is pushed; may be nil
-	Progress         bundle.ProgressFunc
-	Logger           *slog.Logger
+	// OneRelease finds out before anything is pushed that a cluster can be asked for one of the
+	// releases, as [Delivery.Next] does. Current is the version that the cluster runs; nil knows
+	// of none.
+	OneRelease bool
+	Current    func(context.Context) (string, error)
+	DryRun     bool
+	Jobs       int
+	Cache      string              // folder on the local disk for copies of indexes; must be given
+	Planned    func(*UnpackResult) // called once the plan stands, before anything is pushed; may be nil
+	Progress   bundle.ProgressFunc
+	Logger     *slog.Logger
 }
 
 // Refusal is a blob or an image that was not pushed.
@@ -177,12 +181,10 @@ func (u *unpacker) deliver(ctx context.Context) error {
 	if err := u.choose(ctx); err != nil {
 		return err
 	}
-	if u.opts.OneRelease && len(u.releases) > 1 {
-		several := &SeveralError{}
-		for _, r := range u.releases {
-			several.Releases = append(several.Releases, objects.ReleaseInfo{Version: r.record.Version, Arch: r.record.Arch, Digest: r.record.Descriptor.Digest})
+	if u.opts.OneRelease {
+		if err := u.oneRelease(ctx); err != nil {
+			return err
 		}
-		return several
 	}
 	if len(u.releases) == 0 && len(u.images) == 0 {
 		return errors.Join(u.errs...)
@@ -217,6 +219,27 @@ func (u *unpacker) deliver(ctx context.Context) error {
 		err = u.writeObjects()
 	}
 	return errors.Join(append(append(u.errs, u.refusals()...), err)...)
+}
+
+// oneRelease finds out whether a cluster can be asked for one of the releases.
+func (u *unpacker) oneRelease(ctx context.Context) error {
+	d := &Delivery{From: u.opts.Media[0]}
+	for _, r := range u.releases {
+		updates, err := r.from.Contents.Updates(r.record.Tag)
+		if err != nil {
+			return err
+		}
+		d.Releases = append(d.Releases, objects.ReleaseInfo{Version: r.record.Version, Arch: r.record.Arch, Digest: r.record.Descriptor.Digest, Updates: updates})
+	}
+	if len(d.Releases) < 2 {
+		return nil
+	}
+	current := u.opts.Current
+	if current == nil {
+		current = func(context.Context) (string, error) { return "", nil }
+	}
+	_, err := d.Next(ctx, current)
+	return err
 }
 
 // open opens the drives. One that nothing may be taken from is refused; the others go on.

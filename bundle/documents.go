@@ -41,6 +41,7 @@ const (
 	DocumentMetadata   = "release-metadata.json"
 	DocumentSources    = "mirror-sources.json"
 	DocumentText       = "release.txt"
+	DocumentUpdates    = "updates.json"
 
 	prefixSignature = "signature-"
 	prefixKey       = "key-"

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"pannier/bundle/content"
+	"pannier/bundle/graph"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/parity"
@@ -45,6 +46,8 @@ type PackOptions struct {
 	// of. nil asks the public client mirror for those of releases that come, with their
 	// signatures, from their public places; an empty list asks for none.
 	Texts []string
+
+	Updates UpdateOptions // the path of updates to pack, if one is wanted
 
 	Destination *objects.Destination // if known, its mirror set is rendered and kept
 	MirrorSet   objects.Kind         // kind of mirror set; "" chooses by the release
@@ -87,6 +90,7 @@ type Plan struct {
 	Free       int64            // free bytes where Media lies; -1 if not known
 	Missing    int64            // bytes that are lacking there; 0 if it fits
 	Filesystem string           // its type, "exfat"; "" if not known
+	Path       []graph.Edge     // updates that the releases are for, in order
 	Hosts      []string         // hosts that were or will be asked
 	Parity     PlannedParity    // pack only
 }
@@ -126,8 +130,9 @@ type PackedRelease struct {
 //
 // Errors: [ErrNotBundle] if Media is something else, [ErrVersion] if it is of a newer format,
 // [ErrSignature] if a release is not signed by somebody trusted, [ErrDisagree] if its release.txt
-// names another digest, layout.ErrNoSpace and its siblings, layout.ErrGone if the drive was
-// pulled, remote's errors, release.ErrPayload and content's errors for wrong bytes. On
+// names another digest, graph.ErrUnknown and graph.ErrNoPath, layout.ErrNoSpace and its siblings,
+// layout.ErrGone if the drive was pulled, remote's errors, release.ErrPayload and content's
+// errors for wrong bytes. On
 // cancellation of ctx the state is saved and ctx's error returned.
 //
 // What is taken over (Adopt) and is not whole or not signed is left out, with an error in the

@@ -48,6 +48,7 @@ type packer struct {
 	warnings []string
 	notes    []string
 	sameDisk bool
+	path     updatePath
 	texts    []*givenText // that were named
 	public   bool         // signatures are looked for in the public stores
 

@@ -77,6 +77,9 @@ func (k *payloadCheck) documents() {
 			k.wrong("document %s: %v", DocumentText, err)
 		}
 	}
+	if _, err := k.c.Updates(k.rel.Tag); err != nil {
+		k.wrong("%v", err)
+	}
 	if !slices.Equal(k.p.Previous, k.rel.Previous) {
 		k.wrong("the release image can be reached from other versions than the drive says")
 	}

@@ -65,7 +65,7 @@ func (p *packer) classify() error {
 
 // plan sums up what is to be done.
 func (p *packer) plan() (Plan, error) {
-	plan := Plan{Free: -1}
+	plan := Plan{Free: -1, Path: p.path.edges}
 	for _, it := range p.items {
 		plan.add(it.desc, it.state != stateAbsent)
 	}

@@ -24,6 +24,9 @@ func (p *packer) resolve(ctx context.Context) error {
 	if err := p.readTexts(ctx); err != nil {
 		return err
 	}
+	if err := p.findPath(ctx); err != nil {
+		return err
+	}
 	for _, ref := range p.opts.Releases {
 		if err := p.resolveRelease(ctx, ref); errors.Is(err, ErrSignature) {
 			return err // which names the release by itself
@@ -84,6 +87,9 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 		return err
 	}
 	tag := release.Tag(payload.Version, payload.Arch)
+	if err := p.checkGraph(tag, desc.Digest); err != nil {
+		return err
+	}
 	if d, ok := p.baseTag(tag); ok && d != desc.Digest {
 		return fmt.Errorf("%w: %s is %s on the drive, and now %s", ErrConflict, tag, d, desc.Digest)
 	}
@@ -107,6 +113,9 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 		return err
 	}
 	if err := p.captureText(ctx, repo, pr); err != nil {
+		return err
+	}
+	if err := p.captureUpdates(pr); err != nil {
 		return err
 	}
 	p.replaceRelease(tag)
@@ -141,7 +150,10 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 		if p.opts.Destination != nil && !p.rendered(rel) {
 			return false, nil
 		}
-		if !p.keepsText(rel) {
+		if err := p.checkGraph(rel.Tag, rel.Descriptor.Digest); err != nil {
+			return false, err
+		}
+		if !p.keepsText(rel) || !p.keepsUpdates(rel) {
 			return false, nil
 		}
 		return p.keep(ctx, rel.Tag), nil

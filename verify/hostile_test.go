@@ -195,6 +195,10 @@ func TestResealed(t *testing.T) {
 		"release.txt of another release": {func(e *edit, _ *sample.Release) {
 			e.Documents[tag]["release.txt"] = []byte("Digest: sha256:" + zeros64 + "\nPull From: quay.io/a/b@sha256:" + zeros64 + "\n")
 		}, "document release.txt: its digest is another one there"},
+		"junk updates": {junk("updates.json"), ""},
+		"update from nowhere": {func(e *edit, _ *sample.Release) {
+			e.Documents[tag]["updates.json"] = []byte(`{"updates":[{"from":""}]}`)
+		}, "document updates.json"},
 		"junk release.txt": {junk("release.txt"), "invalid release.txt"},
 		"source of all":    {source("*.com"), `its source "*.com" is no repository`},
 		"source is a host": {source("quay.io"), `its source "quay.io" is no repository`},

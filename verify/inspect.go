@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"pannier/bundle"
+	"pannier/bundle/objects"
 	"pannier/store"
 )
 
@@ -50,6 +51,7 @@ type InspectedRelease struct {
 	Digests    Digests          `json:"digests"`
 	Sealed     bool             `json:"sealed"`
 	Bytes      int64            `json:"bytes"`
+	Updates    []objects.Update `json:"updates,omitempty"` // to this release, of paths that were packed
 }
 
 // AdditionalImage is an image on the drive that is no part of a release.
@@ -154,6 +156,9 @@ func inspectRelease(ctx context.Context, c *bundle.Contents, blobs bundle.Blobs,
 	if len(verdict.Accepted) > 0 {
 		// The verdict accepts only messages that name exactly this digest.
 		r.Digests.Signature = rel.Descriptor.Digest.String()
+	}
+	if r.Updates, err = c.Updates(rel.Tag); err != nil {
+		return r, err
 	}
 	text, err := c.TextDigest(ctx, blobs, rel.Tag)
 	r.Digests.ReleaseTxt = text.String()

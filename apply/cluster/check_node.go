@@ -120,7 +120,7 @@ func checkKubelets(ctx context.Context, in *inspection) Check {
 	var bad []string
 	for _, n := range all {
 		v, ok := parseVersion(n.Status.NodeInfo.KubeletVersion)
-		if ok && v.major == 1 && kube-v.minor > behind {
+		if ok && v.Major == 1 && kube-v.Minor > behind {
 			bad = append(bad, fmt.Sprintf("%s (%s)", n.Metadata.Name, n.Status.NodeInfo.KubeletVersion))
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"pannier/bundle/objects"
 	"pannier/bundle/release"
 )
 
@@ -91,9 +92,9 @@ func checkSkippedMinor(ctx context.Context, in *inspection) Check {
 	cv, _ := in.version(ctx)
 	named := slices.Contains(in.opts.Target.Previous, cv.current())
 	switch {
-	case to.major == from.major && to.minor <= from.minor+1:
-		return pass(fmt.Sprintf("%d.%d to %d.%d", from.major, from.minor, to.major, to.minor))
-	case to.major == from.major+1 && to.minor == 0 && named:
+	case to.Major == from.Major && to.Minor <= from.Minor+1:
+		return pass(fmt.Sprintf("%d.%d to %d.%d", from.Major, from.Minor, to.Major, to.Minor))
+	case to.Major == from.Major+1 && to.Minor == 0 && named:
 		return pass("the release names this version as one that it updates")
 	}
 	return fail(fmt.Sprintf("%s to %s leaves out a minor version: updates go one minor version at a time", cv.current(), in.opts.Target.Version), "update to a release of the next minor version first")
@@ -114,10 +115,37 @@ func checkPath(ctx context.Context, in *inspection) Check {
 	if slices.ContainsFunc(cv.Status.AvailableUpdates, func(r releaseRef) bool { return digestOf(r.Image) == digest }) {
 		return pass("the cluster's update service recommends it")
 	}
+	if c := recordedPath(in.opts.Target, cv.current()); c != nil {
+		return *c
+	}
 	if !slices.Contains(in.opts.Target.Previous, cv.current()) {
 		return warn(fmt.Sprintf("%s does not name %s among the versions that it updates", in.opts.Target.Version, cv.current()), "check the path on a machine with internet (the update graph); an intermediate release may be needed")
 	}
 	return pass(fmt.Sprintf("%s names %s among the versions that it updates", in.opts.Target.Version, cv.current()))
+}
+
+// recordedPath judges by the update graph as it was when the release was packed; nil if that
+// has nothing to say of this cluster's version.
+func recordedPath(t *Target, current string) *Check {
+	i := slices.IndexFunc(t.Updates, func(u objects.Update) bool { return u.From == current })
+	if i < 0 {
+		return nil
+	}
+	risks := t.Updates[i].Risks
+	if len(risks) == 0 {
+		c := pass(fmt.Sprintf("the path that was packed leads from %s to %s, without conditions", current, t.Version))
+		return &c
+	}
+	var what, how []string
+	for _, r := range risks {
+		what = append(what, strings.TrimSuffix(fmt.Sprintf("%s: %s (%s)", r.Name, strings.Join(strings.Fields(r.Message), " "), r.URL), " ()"))
+		for _, q := range r.Queries() {
+			how = append(how, fmt.Sprintf("%s concerns this cluster if this query gives 1: %s", r.Name, q))
+		}
+	}
+	c := warn(fmt.Sprintf("the update from %s to %s is recommended only to clusters that this does not concern: %s", current, t.Version, strings.Join(what, "; ")),
+		strings.Join(append([]string{"read the risks before going on"}, how...), "; "))
+	return &c
 }
 
 var acceptedArchitecture = regexp.MustCompile(`architecture="([^"]*)"`)
@@ -226,7 +254,7 @@ func checkGates(ctx context.Context, in *inspection) Check {
 	var open, keys []string
 	for _, key := range slices.Sorted(maps.Keys(gates.Data)) {
 		m := gateRule.FindStringSubmatch(key)
-		if m != nil && m[1] == fmt.Sprintf("%d.%d", from.major, from.minor) && acks.Data[key] != "true" {
+		if m != nil && m[1] == fmt.Sprintf("%d.%d", from.Major, from.Minor) && acks.Data[key] != "true" {
 			keys = append(keys, key)
 			open = append(open, key+": "+strings.Join(strings.Fields(gates.Data[key]), " "))
 		}

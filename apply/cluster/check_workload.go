@@ -69,7 +69,7 @@ func checkRemovedAPIs(ctx context.Context, in *inspection) Check {
 	var used []string
 	for _, r := range all {
 		removed, ok := parseVersion(r.Status.Removed)
-		if !ok || r.Status.Count == 0 || removed.major != 1 || removed.minor > kube {
+		if !ok || r.Status.Count == 0 || removed.Major != 1 || removed.Minor > kube {
 			continue
 		}
 		users := map[string]bool{}
@@ -82,7 +82,7 @@ func checkRemovedAPIs(ctx context.Context, in *inspection) Check {
 		}
 		maps.DeleteFunc(users, func(name string, _ bool) bool { return platform(name) })
 		if len(users) > 0 || len(r.Status.Last24h) == 0 {
-			used = append(used, strings.TrimSuffix(fmt.Sprintf("%s, gone in 1.%d, by %s", r.Metadata.Name, removed.minor, names(slices.Collect(maps.Keys(users)))), ", by "))
+			used = append(used, strings.TrimSuffix(fmt.Sprintf("%s, gone in 1.%d, by %s", r.Metadata.Name, removed.Minor, names(slices.Collect(maps.Keys(users)))), ", by "))
 		}
 	}
 	if len(used) > 0 {

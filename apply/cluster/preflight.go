@@ -54,6 +54,8 @@ type Target struct {
 	Arch     string   // as in tags: x86_64, aarch64, ppc64le, s390x, multi
 	Previous []string // versions that may be updated to it, as its metadata says
 	Sources  []string // repositories that its images name; the mirror sets must cover them
+
+	Updates []objects.Update // recorded when it was packed with the path to it; may be empty
 }
 
 // repository is the mirror: the target's image without its digest.

@@ -106,6 +106,15 @@ func (c *Cluster) Upgrade(ctx context.Context, opts UpgradeOptions) (*UpgradeRes
 	return u.res, u.follow(ctx, cv)
 }
 
+// Version returns the version that the cluster runs; during an update that is the one before.
+func (c *Cluster) Version(ctx context.Context) (string, error) {
+	cv, err := c.inspect(PreflightOptions{}).version(ctx)
+	if err != nil {
+		return "", err
+	}
+	return cv.current(), nil
+}
+
 // reached reports whether the cluster runs a release or is updating to it.
 func (cv *clusterVersion) reached(digest string) bool {
 	h := cv.Status.History

@@ -20,6 +20,8 @@ type ReleaseInfo struct {
 	Sources   []string      `json:"sources"`            // repositories that the destination mirrors
 	Previous  []string      `json:"previous,omitempty"` // versions that may update to this one
 	Signature string        `json:"signature,omitempty"`
+
+	Updates []Update `json:"updates,omitempty"` // of paths that were packed, to this release
 }
 
 type releaseDocument struct {

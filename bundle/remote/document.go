@@ -18,6 +18,8 @@ type DocumentOptions struct {
 	What  string // for messages: "release.txt"
 	Limit int64  // bytes; must be given
 	Once  bool   // one try, whatever goes wrong
+
+	Accept string // media type that is asked for; "" leaves it to the host
 }
 
 // IsAddress reports whether a name of a document is an http(s) address rather than a file.
@@ -46,7 +48,7 @@ func (c *Client) Document(ctx context.Context, name string, opts DocumentOptions
 	p := c.newPatience()
 	p.giveUp = min(p.giveUp, c.timing.storeWait)
 	for {
-		raw, contentType, e := c.getOnce(ctx, client, o, u, opts.Limit)
+		raw, contentType, e := c.getOnce(ctx, client, o, u, opts.Accept, opts.Limit)
 		switch {
 		case e == nil && int64(len(raw)) > opts.Limit:
 			return nil, fmt.Errorf("%s: %s: %w: longer than %d bytes", opts.What, u.Redacted(), content.ErrSize, opts.Limit)
@@ -83,7 +85,7 @@ func readDocument(name string, limit int64) ([]byte, error) {
 }
 
 // getOnce asks an address once for at most limit bytes, and one more if there are.
-func (c *Client) getOnce(ctx context.Context, client *http.Client, o *host, target *url.URL, limit int64) (raw []byte, contentType string, e *Error) {
+func (c *Client) getOnce(ctx context.Context, client *http.Client, o *host, target *url.URL, accept string, limit int64) (raw []byte, contentType string, e *Error) {
 	if err := c.gate(ctx, o); err != nil {
 		return nil, "", &Error{Err: err}
 	}
@@ -92,6 +94,9 @@ func (c *Client) getOnce(ctx context.Context, client *http.Client, o *host, targ
 	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
 		return nil, "", &Error{Host: o.name, kinds: []error{ErrRefused}, Err: scrub(err)}
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
 	}
 	stop := c.watchSilence(w, o, target)
 	w.arm()

@@ -163,7 +163,7 @@ func (c *Client) storeMessage(ctx context.Context, client *http.Client, o *host,
 }
 
 func (c *Client) storeOnce(ctx context.Context, client *http.Client, o *host, target *url.URL) ([]byte, *Error) {
-	raw, contentType, e := c.getOnce(ctx, client, o, target, maxSignature)
+	raw, contentType, e := c.getOnce(ctx, client, o, target, "", maxSignature)
 	if e != nil {
 		if e.Status == http.StatusNotFound {
 			return nil, &Error{kinds: []error{errNoMessage}}

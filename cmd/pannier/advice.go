@@ -12,6 +12,7 @@ import (
 	"pannier/apply/preflight"
 	"pannier/bundle"
 	"pannier/bundle/content"
+	"pannier/bundle/graph"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
@@ -147,6 +148,21 @@ var catalogue = []struct {
 	{[]error{bundle.ErrSignature, signature.ErrUntrusted}, advice{
 		"nobody who is trusted signed exactly this release: its signature is missing, or its key is not known here, or the image is not what it claims to be",
 		"a release signed with your own key needs --keyring FILE on both sides, since trust never travels on the drive; a missing signature can be given with --signature-store DIR; otherwise ask where this image comes from before going on",
+		rerunSame,
+	}},
+	{[]error{graph.ErrUnknown}, advice{
+		"the channel does not have that version for this architecture: it is of another channel, was never published or not yet, or there is a typing error",
+		"compare the versions with the channel (stable, fast, candidate or eus, and the number behind it); name another one with --channel",
+		rerunSame,
+	}},
+	{[]error{graph.ErrNoPath}, advice{
+		"the update graph does not lead there, or not yet: updates that were found harmful are taken back, and new releases take weeks to become reachable",
+		"choose a release among those that can be reached, or another --channel (fast, candidate); a version in between may need to be reached first",
+		rerunSame,
+	}},
+	{[]error{graph.ErrGraph}, advice{
+		"the file or service does not give what update services give, or two that were named are of different architectures",
+		"see what it is (the answer has \"nodes\" and \"edges\"); name another one with --graph",
 		rerunSame,
 	}},
 	{[]error{bundle.ErrDisagree, release.ErrText}, advice{

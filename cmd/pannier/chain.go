@@ -52,7 +52,7 @@ func (s *session) chain(ctx context.Context, f *pushFlags, registry remote.Optio
 		}
 	}
 	c.registry = registryOptions(opts.Client, registry, opts.Destination, opts.Cluster, 2*opts.Jobs)
-	opts.Confirm, opts.OneRelease = true, f.upgrade
+	opts.Confirm, opts.OneRelease, opts.Current = true, f.upgrade, c.cluster.Version
 	return c, nil
 }
 
@@ -136,10 +136,12 @@ func (s *session) goOnDry(ctx context.Context, c *chain, d *apply.Delivery, opts
 			return err
 		}
 	}
-	for _, rel := range d.Releases {
-		if c.upgrade {
-			return s.console.print("Then the cluster would be asked for %s, unless a check stands against it:\n  %s\n", rel.Version, rel.Image)
-		}
+	if !c.upgrade || len(d.Releases) == 0 {
+		return nil
 	}
-	return nil
+	rel, err := d.Next(ctx, c.cluster.Version)
+	if err != nil {
+		return err
+	}
+	return s.console.print("Then the cluster would be asked for %s, unless a check stands against it:\n  %s\n", rel.Version, rel.Image)
 }

@@ -9,6 +9,7 @@ import (
 	"pannier/apply/cluster"
 	"pannier/bundle"
 	"pannier/bundle/content"
+	"pannier/bundle/graph"
 	"pannier/bundle/layout"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
@@ -50,7 +51,7 @@ var codes = []struct {
 	}},
 	{exitAuth, []error{remote.ErrAuth, remote.ErrAuthFile}},
 	{exitCluster, []error{cluster.ErrCluster}},
-	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound}},
+	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound, graph.ErrUnknown}},
 	{exitIncomplete, []error{bundle.ErrUnsealed, bundle.ErrIncomplete, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
 	{exitUsage, []error{bundle.ErrNotBundle, bundle.ErrSupplement, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
 	{exitUntrusted, []error{syscall.EIO}}, // nothing better is known: the drive has bad places

@@ -14,6 +14,7 @@ import (
 	"pannier/apply/cluster"
 	"pannier/bundle"
 	"pannier/bundle/content"
+	"pannier/bundle/graph"
 	"pannier/bundle/layout"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
@@ -33,6 +34,8 @@ func TestExitCode(t *testing.T) {
 		{store.ErrVersion, 1},
 		{bundle.ErrConflict, 1},
 		{layout.ErrLocked, 1},
+		{graph.ErrGraph, 1},
+		{&graph.NoPathError{}, 1},
 		{context.Canceled, 1}, // nobody interrupted: some part gave up on another
 		{usagef("pack", "no"), 2},
 		{bundle.ErrNotBundle, 2},
@@ -61,6 +64,7 @@ func TestExitCode(t *testing.T) {
 		{syscall.ENOSPC, 6},
 		{remote.ErrUnreachable, 7},
 		{remote.ErrNotFound, 7},
+		{graph.ErrUnknown, 7},
 		{fmt.Errorf("%w: %w", bundle.ErrNoStore, remote.ErrUnreachable), 7},
 		{remote.ErrRefused, 7},
 		{remote.ErrNotRegistry, 7},

@@ -171,6 +171,12 @@ func releaseRows(rel verify.InspectedRelease, directory bool) [][]string {
 		rows = append(rows, []string{"created", rel.Created.UTC().Format(time.DateTime) + " UTC"})
 	}
 	rows = append(rows, []string{"images", fmt.Sprintf("%d, %s", len(rel.Images), bytesText(rel.Bytes))})
+	for _, u := range rel.Updates {
+		rows = append(rows, []string{"update from", u.From + ", on a path that was packed"})
+		for _, r := range u.Risks {
+			rows = append(rows, []string{"  conditional", riskText(r)})
+		}
+	}
 	if !rel.Sealed && !directory {
 		rows = append(rows, []string{"state", "NOT SEALED"})
 	}

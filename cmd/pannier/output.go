@@ -47,12 +47,13 @@ type planDocument struct {
 	Tags      []string          `json:"tags"`
 	Objects   []json.RawMessage `json:"objects"`
 	Parity    *parityDocument   `json:"parity,omitempty"` // of pack, unless there is nothing to cover
+	Path      []updateDocument  `json:"path,omitempty"`   // with --upgrade-from
 
 	Cluster *clusterPlanDocument `json:"cluster,omitempty"` // with --apply
 }
 
 func (s *session) printPlanJSON(p bundle.Plan, c *clusterPlanDocument) error {
-	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}, Parity: parityOf(p.Parity)}
+	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}, Parity: parityOf(p.Parity), Path: pathDocument(p.Path)}
 	if doc.Tags == nil {
 		doc.Tags = []string{}
 	}
@@ -142,7 +143,7 @@ func planText(p bundle.Plan, transfer, free string) string {
 		}
 		rows = append(rows, []string{free, space})
 	}
-	return table(rows) + beyondText(p.Parity)
+	return pathText(p.Path) + table(rows) + beyondText(p.Parity)
 }
 
 // beyondText names the blobs that are too large to be healed if all of one is lost; the

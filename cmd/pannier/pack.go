@@ -26,6 +26,7 @@ type packFlags struct {
 	mirrorSetFlag
 	sourceFlags
 	releaseTextFlag
+	updateGraphFlags
 
 	toDir   string
 	dest    string
@@ -61,6 +62,7 @@ func (s *session) packCommand() *cli.Command {
 		f.mirrorSetFlag.flag(),
 	}
 	flags = append(flags, f.sourceFlags.flags()...)
+	flags = append(flags, f.updateGraphFlags.flags()...)
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
@@ -166,17 +168,27 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if f.only != "" {
 		return s.onlyOptions(f, args, opts)
 	}
-	opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional) > 0 || f.adopt != "")
-	if opts.Adopt = s.env.expandHome(f.adopt); err == nil && opts.Adopt != "" && filepath.Clean(opts.Adopt) == filepath.Clean(opts.Media) {
+	if opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional) > 0 || f.adopt != ""); err != nil {
+		return opts, err
+	}
+	if opts.Adopt = s.env.expandHome(f.adopt); opts.Adopt != "" && filepath.Clean(opts.Adopt) == filepath.Clean(opts.Media) {
 		return opts, usagef(s.command, "--adopt %s is MEDIA itself; it is copied from there into a folder of its own: name another one as MEDIA", f.adopt)
 	}
+	if f.adopt != "" && len(opts.Releases) == 0 && f.channel != "" {
+		return opts, usagef(s.command, "--adopt takes over the releases that are there; to fetch the newest of a channel too, name it as RELEASE")
+	}
+	arch, err := s.archValue(&f.sourceFlags)
+	if err != nil {
+		return opts, err
+	}
+	opts.Updates, err = f.updateGraphFlags.options(s, opts.Releases, release.Defaults{Repository: s.env.repository(), Arch: arch})
 	return opts, err
 }
 
 // onlyOptions are those of a pack of a supplement: the list, and MEDIA.
 func (s *session) onlyOptions(f *packFlags, args []string, opts bundle.PackOptions) (bundle.PackOptions, error) {
-	if len(opts.Additional) > 0 || f.refresh || f.dest != "" {
-		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for and --refresh do not go with it")
+	if len(opts.Additional) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 {
+		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for, --refresh, --release-txt, --upgrade-from, --channel and --graph do not go with it")
 	}
 	if f.toDir != "" {
 		args = append([]string{f.toDir}, args...)
@@ -219,7 +231,7 @@ func (s *session) packArguments(f *packFlags, args []string, releasesOptional bo
 		}
 	}
 	variable := ""
-	if len(releases) == 0 {
+	if len(releases) == 0 && f.channel == "" { // a channel on the command line wins over the environment
 		value := ""
 		if value, variable = s.env.release(); value != "" && f.adopt == "" { // with --adopt, what is there is meant
 			releases = []string{value}

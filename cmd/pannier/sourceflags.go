@@ -47,19 +47,28 @@ func archNamed(flag string) string {
 	return "ARCHITECTURE"
 }
 
-// parseReleases reads RELEASE..., which come from variable if that is not empty; last is what
-// the last argument of the command is.
-func (s *session) parseReleases(f *sourceFlags, texts []string, variable, last string) ([]release.Reference, error) {
+// archValue is the architecture of releases that do not say it; "" if nobody named one.
+func (s *session) archValue(f *sourceFlags) (string, error) {
 	arch := f.arch
 	if arch == "" {
 		arch = s.env("ARCHITECTURE")
 	}
-	if arch != "" {
-		normal, err := release.NormalizeArch(arch)
-		if err != nil {
-			return nil, usagef(s.command, "%s: %s", archNamed(f.arch), strings.TrimPrefix(err.Error(), release.ErrReference.Error()+": "))
-		}
-		arch = normal
+	if arch == "" {
+		return "", nil
+	}
+	normal, err := release.NormalizeArch(arch)
+	if err != nil {
+		return "", usagef(s.command, "%s: %s", archNamed(f.arch), strings.TrimPrefix(err.Error(), release.ErrReference.Error()+": "))
+	}
+	return normal, nil
+}
+
+// parseReleases reads RELEASE..., which come from variable if that is not empty; last is what
+// the last argument of the command is.
+func (s *session) parseReleases(f *sourceFlags, texts []string, variable, last string) ([]release.Reference, error) {
+	arch, err := s.archValue(f)
+	if err != nil {
+		return nil, err
 	}
 	var refs []release.Reference
 	for _, text := range texts {

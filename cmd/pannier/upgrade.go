@@ -98,6 +98,9 @@ func severalReleases(command string, e *apply.SeveralError) error {
 	if command == "mirror" {
 		how = "mirror the others without --upgrade"
 	}
+	if e.Current != "" {
+		how += fmt.Sprintf(" (no path that was packed leads on from %s alone, which the cluster runs)", e.Current)
+	}
 	return usagef(command, "a cluster is asked for one release, and there are %d: %s; %s", len(tags), strings.Join(tags, ", "), how)
 }
 
