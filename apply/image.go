@@ -85,7 +85,40 @@ func (s sources) readAll(ctx context.Context, desc ocispec.Descriptor) ([]byte, 
 		}
 		last = fmt.Errorf("%s: %w", d.Name, err)
 	}
+	for _, d := range s.healing(desc) {
+		raw, err := content.ReadAll(ctx, d.Blobs, desc, content.MaxManifest)
+		if err == nil {
+			return raw, nil
+		}
+		last = fmt.Errorf("%w; %s: %w", last, d.Name, err)
+	}
 	return nil, last
+}
+
+// healing lists what parity makes of the sources that cover the blob, to be asked when no
+// copy of it is right.
+func (s sources) healing(desc ocispec.Descriptor) []*bundle.Source {
+	var out []*bundle.Source
+	for _, d := range s {
+		if d.Mended != nil && d.Mended.Covers(desc) {
+			out = append(out, &bundle.Source{Name: "the parity of " + d.Name, Blobs: d.Mended})
+		}
+	}
+	return out
+}
+
+// healed says of which blobs parity had to reconstruct anything, in words for a report.
+func (s sources) healed() []string {
+	var out []string
+	for _, d := range s {
+		if d.Mended == nil {
+			continue
+		}
+		if blobs, bytes := d.Mended.Totals(); blobs > 0 {
+			out = append(out, fmt.Sprintf("%s: %d damaged blobs were reconstructed from its parity, %d bytes of them; the drive itself is as damaged as before: pannier audit --repair heals it", d.Name, blobs, bytes))
+		}
+	}
+	return out
 }
 
 // verified is the sources as a Fetcher of manifests that have been checked, so that a walk

@@ -350,6 +350,19 @@ func (u *unpacker) readGood(ctx context.Context, desc ocispec.Descriptor, read f
 		}
 		last = fmt.Errorf("blob %s on %s: %w", desc.Digest, d.Name, err)
 	}
+	for _, d := range u.sources.healing(desc) {
+		err := read(d)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !errors.As(err, new(*sourceError)) && errors.As(err, new(*remote.Error)) {
+			return err
+		}
+		last = fmt.Errorf("%w; %s: %w", last, d.Name, err)
+	}
 	u.spoil(desc.Digest, last)
 	return nil
 }

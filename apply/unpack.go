@@ -209,6 +209,9 @@ func (u *unpacker) deliver(ctx context.Context) error {
 	if err == nil {
 		err = u.push(ctx)
 	}
+	for _, text := range u.sources.healed() {
+		u.warn("%s", text)
+	}
 	if err == nil && u.opts.Confirm {
 		err = u.confirm(ctx)
 	}

@@ -14,6 +14,7 @@ import (
 	"pannier/apply/trip"
 	"pannier/bundle"
 	"pannier/bundle/objects"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/release/sample"
 	"pannier/bundle/remote"
@@ -54,6 +55,7 @@ func packAlone(args []string) error {
 	if err != nil {
 		return err
 	}
+	opts.Parity = parity.DefaultShare
 	if _, err := bundle.Pack(testContext(), opts); err != nil {
 		return err
 	}
@@ -69,7 +71,8 @@ func packAlone(args []string) error {
 	return nil
 }
 
-// Packing 2 GB holds less than 100 MB, and the drive holds each byte once.
+// Packing 2 GB holds less than 150 MB, most of them buffers of the parity, which do not grow with
+// the size; the drive holds each byte once, and the parity.
 func TestPackMemory(t *testing.T) {
 	const gigabytes = 2_000_000_000
 	r := trip.Make(t, sample.Options{Components: 4, LargeLayer: gigabytes / 4, LargeLayers: 4})
@@ -88,14 +91,14 @@ func TestPackMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d KiB at most, for %d bytes", kib, r.Size())
-	if r.Size() < gigabytes || kib > 100_000_000/1024 {
+	if r.Size() < gigabytes || kib > 150_000_000/1024 {
 		t.Errorf("%d KiB were held for %d bytes", kib, r.Size())
 	}
 	var bytes int64
 	for _, s := range trip.Tree(t, media) {
 		bytes += s.Size
 	}
-	if ratio := float64(bytes) / float64(r.Size()); ratio > 1.005 {
+	if ratio := float64(bytes) / float64(r.Size()); ratio > 1.055 {
 		t.Errorf("%d bytes on the drive for %d of blobs: %.4f", bytes, r.Size(), ratio)
 	}
 }

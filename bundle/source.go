@@ -2,12 +2,14 @@ package bundle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
+	"pannier/bundle/parity"
 )
 
 // Blobs are the bytes of a [Source]: opened by their descriptor, from an offset on, and not
@@ -40,6 +42,10 @@ type Source struct {
 	// Judged are the releases, by tag, whose image and signature were judged when the source
 	// was opened, from the bytes that Contents were made of. Others are still to be judged.
 	Judged map[string]SignatureVerdict
+
+	// Mended has the blobs as parity reconstructs them, for those that are nowhere right; nil if
+	// the place has no parity.
+	Mended *Mended
 
 	unsealed bool // nothing promised what it holds
 
@@ -112,7 +118,10 @@ func OpenSource(ctx context.Context, media string, opts OpenOptions) (*Source, e
 	if err != nil {
 		return nil, err
 	}
-	return b.source(media), nil
+	s := b.source(media)
+	s.Mended = &Mended{layout: b.Layout, cache: opts.Cache, mended: map[digest.Digest]*parity.Mended{}}
+	s.close = func() error { return errors.Join(s.Mended.close(), b.Close()) }
+	return s, nil
 }
 
 // source is the bundle as a source, which judges its seal.

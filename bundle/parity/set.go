@@ -102,6 +102,16 @@ func (s *Set) Blob(desc ocispec.Descriptor) (Blob, bool) {
 	return Blob{}, false
 }
 
+// Size returns how many bytes a blob should have, and whether any parity covers it.
+func (s *Set) Size(d digest.Digest) (int64, bool) {
+	for _, g := range s.Generations {
+		if k, ok := g.index[d]; ok {
+			return g.Blobs[k].Size, true
+		}
+	}
+	return 0, false
+}
+
 // Damage is what is damaged of a blob.
 type Damage struct {
 	Digest digest.Digest
