@@ -71,20 +71,14 @@ func (l *Layout) DropCache(ctx context.Context) (CacheMethod, error) {
 // [content.ErrSize], [content.ErrInvalid] for sums of another size, [fs.ErrNotExist] and
 // [ErrUnsafe]; a medium that cannot be read there is an error with the offset as well.
 func (l *Layout) ReadBack(ctx context.Context, desc ocispec.Descriptor, slices content.Slices, progress func(n int64)) error {
-	if err := content.CheckDescriptor(desc); err != nil {
-		return err
-	}
 	if want := content.SliceCount(desc.Size) * content.SumSize; int64(len(slices)) != want {
 		return fmt.Errorf("blob %s: %w: %d bytes of slice sums, %d expected", desc.Digest, content.ErrInvalid, len(slices), want)
 	}
-	f, fi, err := l.open(BlobPath(desc.Digest), os.O_RDONLY)
+	f, err := l.openBlob(desc)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if fi.Size() != desc.Size {
-		return fmt.Errorf("blob %s: %w: %d bytes on the drive, %d expected", desc.Digest, content.ErrSize, fi.Size(), desc.Size)
-	}
 	if _, err := dropDrive(f); err != nil {
 		return err
 	}
@@ -110,26 +104,47 @@ func (l *Layout) ReadBack(ctx context.Context, desc ocispec.Descriptor, slices c
 	return nil
 }
 
-// ReadSlice reads slice i of the blob that desc names into b, which it fills up to the end
-// of the slice or of the blob, past the cache of the file: for slices that are read out of
-// order, after one [Layout.DropCache] for what lies below files. It compares nothing. Errors
-// wrap [content.ErrSize], [fs.ErrNotExist] and [ErrUnsafe], and say the offset.
+// DropBlob drops the blob that desc names from the cache, so that [Layout.ReadSlice] reads it
+// from the medium; it needs a [Layout.Flush], and a [Layout.DropCache] for what lies below
+// files, before. Dropping waits for every processor, so it is not for each slice. Errors wrap
+// [content.ErrSize], [fs.ErrNotExist] and [ErrUnsafe].
+func (l *Layout) DropBlob(desc ocispec.Descriptor) error {
+	f, err := l.openBlob(desc)
+	if err != nil {
+		return err
+	}
+	dropFile(f)
+	return f.Close()
+}
+
+// openBlob opens the blob that desc names, which must have its size.
+func (l *Layout) openBlob(desc ocispec.Descriptor) (File, error) {
+	if err := content.CheckDescriptor(desc); err != nil {
+		return nil, err
+	}
+	f, fi, err := l.open(BlobPath(desc.Digest), os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() != desc.Size {
+		f.Close()
+		return nil, fmt.Errorf("blob %s: %w: %d bytes on the drive, %d expected", desc.Digest, content.ErrSize, fi.Size(), desc.Size)
+	}
+	return f, nil
+}
+
+// ReadSlice reads slice i of the blob that desc names into b, as much of it as the blob has,
+// for slices that are read out of order. It compares nothing. Errors are those of
+// [Layout.DropBlob], and say the offset.
 func (l *Layout) ReadSlice(ctx context.Context, desc ocispec.Descriptor, i int64, b []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := content.CheckDescriptor(desc); err != nil {
-		return err
-	}
-	f, fi, err := l.open(BlobPath(desc.Digest), os.O_RDONLY)
+	f, err := l.openBlob(desc)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if fi.Size() != desc.Size {
-		return fmt.Errorf("blob %s: %w: %d bytes on the drive, %d expected", desc.Digest, content.ErrSize, fi.Size(), desc.Size)
-	}
-	dropFile(f)
 	offset := i * content.SliceSize
 	if _, err := f.ReadAt(b[:min(content.SliceSize, desc.Size-offset)], offset); err != nil {
 		if errors.Is(err, io.EOF) {

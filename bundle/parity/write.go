@@ -105,6 +105,11 @@ func Write(ctx context.Context, opts WriteOptions) (map[string]digest.Digest, er
 	if size := m.mapSize(); size > MaxMap {
 		return nil, fmt.Errorf("the parity map would have %d bytes: %w", size, layout.ErrTooLarge)
 	}
+	for _, b := range m.Blobs {
+		if err := opts.Layout.DropBlob(b.Descriptor()); err != nil {
+			return nil, fmt.Errorf("read back: %w", err)
+		}
+	}
 	c, err := newCodec(m.geometry)
 	if err != nil {
 		return nil, err
