@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"pannier/bundle/content"
+	"pannier/bundle/parity"
 	"pannier/store"
 )
 
@@ -38,7 +39,7 @@ func (r *Repair) stale(b *Bundle, walked *Contents) bool {
 	if b.IndexProblem != nil && !errors.Is(b.IndexProblem, store.ErrByteOrder) || len(walked.Broken()) == 0 && b.differs(walked) {
 		return true
 	}
-	return !b.Interrupted && !b.smallFilesSound()
+	return r.broken || !b.Interrupted && !b.smallFilesSound()
 }
 
 // differs reports whether seal or manifest index say otherwise than the layout.
@@ -66,6 +67,9 @@ func (r *Repair) reissue(ctx context.Context, b *Bundle, walked *Contents) error
 		p.have.IndexProblem = errors.Join(b.IndexProblem, store.ErrCorrupt) // it is not begun with
 	}
 	p.dropped = r.opts.Drop
+	if p.opts.Verify = r.broken; r.broken && p.opts.Parity == 0 { // not even a map is left
+		p.opts.Parity = parity.DefaultShare
+	}
 	p.start = r.start(b, walked)
 	if err := p.openWorking(ctx); err != nil {
 		return err

@@ -55,6 +55,7 @@ type Repair struct {
 	l      *layout.Layout
 	log    *slog.Logger
 	unlock func()
+	broken bool // parity cannot be put right, and is made anew
 }
 
 // Healed is what [Repair.Heal] did.
@@ -112,6 +113,14 @@ func (r *Repair) Heal(ctx context.Context, bad []digest.Digest) (*Healed, error)
 	b, err := r.read(ctx)
 	if err != nil {
 		return done, err
+	}
+	if g, raw, ok := b.sealCopy(); ok {
+		if err := r.put(sealName(g), raw); err != nil {
+			return done, err
+		}
+		if b, err = r.read(ctx); err != nil {
+			return done, err
+		}
 	}
 	if b.sealing() == neverSealed {
 		return done, r.clean(ctx, b, nil)
@@ -185,7 +194,10 @@ func (b *Bundle) sealing() sealing {
 
 // Resealable reports whether the bundle has no valid seal only because that was damaged, and
 // what it covered is known nevertheless: a repair can seal it again.
-func (b *Bundle) Resealable() bool { return b.sealing() == sealLost }
+func (b *Bundle) Resealable() bool {
+	_, _, copied := b.sealCopy()
+	return b.Seal == nil && copied || b.sealing() == sealLost
+}
 
 // Expected are the blobs that must be there: those that the layout index reaches, as walked
 // says, and those that the manifest index says, which knows what a damaged manifest hides.

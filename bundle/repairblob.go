@@ -15,6 +15,7 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
+	"pannier/bundle/parity"
 	"pannier/bundle/remote"
 	"pannier/store"
 )
@@ -83,13 +84,53 @@ type healer struct {
 	done    *Healed
 	sources []RepairSource
 	dead    map[int]error // sources that cannot be reached at all
+	parity  *parity.Set
 	ev      Event
 }
 
 // sources are those of the options after what the drive itself still has.
 func (r *Repair) sources(b *Bundle) []RepairSource {
-	own := []RepairSource{{Name: "the manifest index", Blobs: carried(b.Contents.carried())}}
+	own := []RepairSource{
+		{Name: "the manifest index", Blobs: carried(b.Contents.carried())},
+		{Name: "parity", Blobs: mended{}},
+	}
 	return append(own, r.opts.From...)
+}
+
+// mend reconstructs what parity can of the blobs todo: every group is read once for all of
+// them. done lets go of it.
+func (h *healer) mend(ctx context.Context, known map[digest.Digest]store.Record, todo []digest.Digest) (done func(), err error) {
+	done = func() {}
+	if h.parity == nil {
+		if h.parity, err = parity.Open(h.r.l); err != nil || len(h.parity.Generations) == 0 {
+			h.parity = &parity.Set{}
+		}
+	}
+	var descs []ocispec.Descriptor
+	for _, d := range todo {
+		if desc := (ocispec.Descriptor{Digest: d, Size: known[d].Size}); h.covered(desc) {
+			descs = append(descs, desc)
+		}
+	}
+	if len(descs) == 0 {
+		return done, nil
+	}
+	scratch, done, err := h.r.scratch()
+	if err != nil {
+		return func() {}, err
+	}
+	blobs, err := h.parity.MendAll(ctx, descs, scratch)
+	if err != nil {
+		done()
+		return func() {}, err
+	}
+	h.sources[1].Blobs = mended(blobs)
+	return done, nil
+}
+
+func (h *healer) covered(desc ocispec.Descriptor) bool {
+	_, ok := h.parity.Blob(desc)
+	return ok
 }
 
 // heal heals the blobs todo, small ones first: manifests tell what else is needed.
@@ -100,6 +141,11 @@ func (h *healer) heal(ctx context.Context, known map[digest.Digest]store.Record,
 		}
 		return bytes.Compare([]byte(x), []byte(y))
 	})
+	done, err := h.mend(ctx, known, todo)
+	if err != nil {
+		return err
+	}
+	defer done()
 	h.ev = Event{Phase: PhaseRepair, TotalBlobs: len(todo)}
 	for _, d := range todo {
 		h.ev.Total += known[d].Size
@@ -157,7 +203,7 @@ func (h *healer) one(ctx context.Context, desc ocispec.Descriptor) error {
 		if errors.Is(err, remote.ErrUnreachable) || errors.Is(err, remote.ErrAuth) {
 			h.dead[i] = err // nor will it be for the next blob
 		}
-		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, remote.ErrNotFound) || i > 0 {
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, remote.ErrNotFound) || i > 1 {
 			said = append(said, err)
 		}
 	}
@@ -213,8 +259,10 @@ func (h *healer) ingest(ctx context.Context, desc ocispec.Descriptor, src Repair
 	}
 	if err != nil {
 		h.ev.Done = done
+		return err
 	}
-	return err
+	// It gets its name at once, so that the damaged one makes room: a drive may be full.
+	return h.r.l.Flush(ctx)
 }
 
 // sourceReader says of read errors that they are the source's.

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -16,6 +17,7 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
+	"pannier/bundle/parity"
 	"pannier/store"
 )
 
@@ -35,7 +37,7 @@ func (r *Repair) restoreFiles(ctx context.Context, b *Bundle, walked *Contents) 
 			continue
 		}
 		want := f.want[name]
-		if f.right(name, want) {
+		if ofParity(name) || f.right(name, want) {
 			continue
 		}
 		data, ok := f.bytes(name, want)
@@ -52,7 +54,63 @@ func (r *Repair) restoreFiles(ctx context.Context, b *Bundle, walked *Contents) 
 			return err
 		}
 	}
-	return ctx.Err()
+	if err := r.copyBack(b); err != nil {
+		return err
+	}
+	return r.parityFiles(ctx, f.want)
+}
+
+// ofParity reports whether a file is parity itself, not a copy of a small file.
+func ofParity(name string) bool {
+	base, ok := strings.CutPrefix(name, parity.Folder+"/")
+	return ok && !strings.HasPrefix(base, copiesPrefix)
+}
+
+// copyBack makes the copies of the seal and of SHA256SUMS anew, which nothing but the originals
+// vouches for, on a drive that has copies.
+func (r *Repair) copyBack(b *Bundle) error {
+	g := b.Seal.Generation
+	if _, copied := b.sums()[CopyName(g, indexName(g))]; !copied {
+		return nil
+	}
+	for _, name := range []string{fileSums, sealName(g)} {
+		raw, err := r.l.ReadFile(name, maxIndexDB)
+		if err != nil || name == fileSums && b.Seal.Files[fileSums].Check(raw) != nil {
+			continue
+		}
+		if err := r.clear(CopyName(g, name)); err != nil {
+			return err
+		}
+		if err := r.l.ReplaceFile(CopyName(g, name), raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sealCopy finds the copy of a seal that stands nowhere else any more, of a generation above
+// the seal that counts. The copy is written once all is on the drive and has been read back: it
+// is as good as the seal.
+func (b *Bundle) sealCopy() (g uint64, raw []byte, ok bool) {
+	entries, err := b.Layout.List(parity.Folder)
+	if err != nil {
+		return 0, nil, false
+	}
+	for _, e := range entries {
+		num, found := strings.CutPrefix(e.Name, copiesPrefix)
+		n, err := strconv.ParseUint(num, 10, 31)
+		if !found || err != nil || n <= g || b.Seal != nil && n <= b.Seal.Generation {
+			continue
+		}
+		data, err := b.Layout.ReadFile(CopyName(n, sealName(n)), maxSeal)
+		if err != nil {
+			continue
+		}
+		if s, err := ParseSeal(data); err == nil && s.Generation == n && b.hasLayoutIndex(s) {
+			g, raw, ok = n, data, true
+		}
+	}
+	return g, raw, ok
 }
 
 // put writes a small file in the place of a wrong one.
@@ -110,6 +168,9 @@ func (f *files) ours(name string) bool {
 	case ocispec.ImageLayoutFile, fileIndexJSON, fileStart, fileSums, layoutName(g), indexName(g):
 		return true
 	}
+	if strings.HasPrefix(name, parity.Folder+"/") && fs.ValidPath(name) {
+		return true
+	}
 	base, ok := strings.CutPrefix(name, dirObjects+"/")
 	return ok && !strings.Contains(base, "/") && strings.HasSuffix(base, ".yaml") && fs.ValidPath(name)
 }
@@ -163,11 +224,17 @@ func (f *files) bytes(name string, want digest.Digest) ([]byte, bool) {
 // copied reads the copy that the drive itself has of name.
 func (f *files) copied(name string) ([]byte, bool) {
 	g := f.b.Seal.Generation
-	other := map[string]string{fileIndexJSON: layoutName(g), layoutName(g): fileIndexJSON}[name]
-	if Copied(g, name) {
+	original, isCopy := strings.CutPrefix(name, copiesDir(g)+"/")
+	other := original
+	switch {
+	case isCopy:
+	case name == fileIndexJSON:
+		other = layoutName(g)
+	case name == layoutName(g):
+		other = fileIndexJSON
+	case Copied(g, name):
 		other = CopyName(g, name)
-	}
-	if other == "" {
+	default:
 		return nil, false
 	}
 	data, err := f.b.Layout.ReadFile(other, maxIndexDB)

@@ -98,6 +98,7 @@ type audit struct {
 	walked   *bundle.Contents               // what the layout itself says; nil without layout index
 	expected map[digest.Digest]store.Record // blobs that must be there
 	pending  map[digest.Digest]store.Record // blobs of what is not sealed yet
+	mendable map[digest.Digest]bool         // damaged blobs that parity can heal
 	selected map[string]bool                // tags that --release leaves in; nil means all
 }
 
@@ -165,7 +166,11 @@ func (a *audit) sealing() {
 		a.find(Finding{Kind: kind, Path: p.Path, Detail: p.Err.Error()})
 	}
 	if a.b.Seal == nil {
-		a.find(Finding{Kind: KindUnsealed, Path: "pannier", Detail: "there is no valid seal: pack has not finished; the same pack command continues"})
+		detail := "there is no valid seal: pack has not finished; the same pack command continues"
+		if a.b.Resealable() {
+			detail = "there is no valid seal, but what it covered is known: audit --repair puts it back once all of that is proved"
+		}
+		a.find(Finding{Kind: KindUnsealed, Path: "pannier", Detail: detail})
 		return
 	}
 	if a.walked != nil {

@@ -35,6 +35,7 @@ func (a *audit) files(ctx context.Context) error {
 	if err := a.list(ctx, ".", 0, func(name string, mode fs.FileMode) { a.file(ctx, name, mode, sums, found) }); err != nil {
 		return err
 	}
+	a.copies(sums)
 	for _, name := range slices.Sorted(maps.Keys(sums)) {
 		if !found[name] && !a.reported(name) && !strings.HasPrefix(name, "blobs/") {
 			a.find(Finding{Kind: KindMissing, Path: name, Detail: "the seal covers it and it is not there"})
@@ -191,6 +192,26 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 		return
 	}
 	a.foreign(name)
+}
+
+// copies reports the copies of SHA256SUMS and of the seal that are not there, on a drive that
+// has copies: nothing names these two.
+func (a *audit) copies(sums map[string]digest.Digest) {
+	if a.b.Seal == nil {
+		return
+	}
+	g := a.b.Seal.Generation
+	if _, copied := sums[bundle.CopyName(g, a.b.IndexPath())]; !copied {
+		return
+	}
+	for _, original := range []string{sumsName, a.b.SealPath()} {
+		f, err := a.l.OpenFile(bundle.CopyName(g, original))
+		if err == nil {
+			f.Close()
+		} else if errors.Is(err, fs.ErrNotExist) {
+			a.find(Finding{Kind: KindMissing, Path: bundle.CopyName(g, original), Detail: "the copy of " + original + " is not there"})
+		}
+	}
 }
 
 // copied judges the copies of SHA256SUMS and of the seal, which nothing else can vouch for, and

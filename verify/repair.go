@@ -101,6 +101,7 @@ func (r *Report) explain(healed *bundle.Healed) {
 // itself.
 func (a *audit) judge(ctx context.Context) {
 	r := a.report
+	a.mendable = a.b.Mendable(ctx, a.expected, r.bad())
 	sealed := a.b.Seal != nil || a.b.Resealable()
 	whole := sealed && a.walked != nil && !slices.ContainsFunc(r.Findings, func(f Finding) bool {
 		return a.beyond(f)
@@ -159,14 +160,16 @@ func (a *audit) healable(f Finding) bool {
 	_, needed := a.expected[d]
 	_, pending := a.pending[d]
 	switch {
-	case f.Kind == KindUnsealed || f.Kind == KindUntrusted:
+	case f.Kind == KindUntrusted:
 		return false
+	case f.Kind == KindUnsealed:
+		return a.b.Resealable()
 	case strings.HasPrefix(f.Path, "pannier/partial/"):
 		return f.Kind == KindPartial && !pending && !a.b.Interrupted && (a.b.Seal != nil || !needed && a.b.IndexProblem == nil)
 	case a.b.Seal == nil && !a.b.Resealable():
 		return false
 	case a.blobFinding(f) && needed:
-		return a.b.Carries(d)
+		return a.b.Carries(d) || a.mendable[d]
 	case a.blobFinding(f) && f.Digest != "": // nobody needs it: it can go
 		return !pending && !a.b.Interrupted || a.b.Leftovers
 	}

@@ -161,26 +161,35 @@ func (l *Layout) ReplaceFile(name string, data []byte) error {
 		return err
 	}
 	if !same {
-		tmp := name + ".new"
-		if err := l.RemoveFile(tmp); err != nil {
+		return l.ReplaceStream(name, func(w io.Writer) error { _, err := w.Write(data); return err })
+	}
+	if err := l.resync(name); err != nil {
+		return err
+	}
+	return l.syncDirs(parent(name))
+}
+
+// ReplaceStream is [Layout.ReplaceFile] of what fn writes, for files that are too large for
+// memory. If fn fails the file that is there stays as it is, and fn's error is returned.
+func (l *Layout) ReplaceStream(name string, fn func(w io.Writer) error) error {
+	tmp := name + ".new"
+	if err := l.RemoveFile(tmp); err != nil {
+		return err
+	}
+	if dir := parent(name); dir != "." {
+		if err := l.mkdirAll(dir); err != nil {
 			return err
 		}
-		if dir := parent(name); dir != "." {
-			if err := l.mkdirAll(dir); err != nil {
-				return err
-			}
-		}
-		f, err := l.create(tmp)
-		if err != nil {
-			return err
-		}
-		err = fillFile(f, func(w io.Writer) error { _, err := w.Write(data); return err })
-		if err == nil {
-			err = classify(l.fs.Rename(tmp, name))
-		}
-		if err != nil {
-			return errors.Join(err, l.RemoveFile(tmp))
-		}
+	}
+	f, err := l.create(tmp)
+	if err != nil {
+		return err
+	}
+	if err = fillFile(f, fn); err == nil {
+		err = classify(l.fs.Rename(tmp, name))
+	}
+	if err != nil {
+		return errors.Join(err, l.RemoveFile(tmp))
 	}
 	if err := l.resync(name); err != nil {
 		return err

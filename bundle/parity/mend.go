@@ -2,10 +2,12 @@ package parity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle/layout"
@@ -86,4 +88,51 @@ func (r *mendedReader) Close() error {
 		return nil
 	}
 	return r.f.Close()
+}
+
+// MendAll is [Set.Mend] of several blobs, for which every group is read once. Blobs that
+// nothing covers, that no slice is found wrong of, or that are lost are left out. scratch takes
+// as many bytes as can be reconstructed, at places of its own.
+func (s *Set) MendAll(ctx context.Context, descs []ocispec.Descriptor, scratch Scratch) (map[digest.Digest]*Mended, error) {
+	var all []Damage
+	base := map[digest.Digest]int64{} // where the slices of a blob lie in scratch
+	var end int64
+	for _, desc := range descs {
+		d, err := s.Locate(ctx, desc, nil)
+		if errors.Is(err, ErrNotCovered) || err == nil && len(d.Slices) == 0 {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if _, twice := base[d.Digest]; twice {
+			continue
+		}
+		base[d.Digest] = end
+		end += int64(len(d.Slices)) * sliceSize
+		all = append(all, d)
+	}
+	damaged := map[digest.Digest]Damage{}
+	for _, d := range all {
+		damaged[d.Digest] = d
+	}
+	lost, err := s.Restore(ctx, all, func(desc ocispec.Descriptor, slice int64, data []byte) error {
+		k, _ := slices.BinarySearch(damaged[desc.Digest].Slices, slice)
+		_, err := scratch.WriteAt(data, base[desc.Digest]+int64(k)*sliceSize)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range lost {
+		delete(damaged, d.Digest)
+	}
+	out := map[digest.Digest]*Mended{}
+	for _, d := range damaged {
+		out[d.Digest] = &Mended{
+			Damage: d, desc: ocispec.Descriptor{Digest: d.Digest, Size: d.Size}, layout: s.layout,
+			scratch: io.NewSectionReader(scratch, base[d.Digest], int64(len(d.Slices))*sliceSize),
+		}
+	}
+	return out, nil
 }

@@ -290,6 +290,25 @@ func (w *writer) readBack(ctx context.Context, rawMap []byte) error {
 	return err
 }
 
+// Rows returns how many parity slices a group has: as many of its slices can be lost.
+func (g *Generation) Rows() int { return g.parity }
+
+// MapFiles returns the names of the two copies of a generation's map.
+func (g *Generation) MapFiles() [2]string {
+	return [2]string{mapName(g.Number, 1), mapName(g.Number, 2)}
+}
+
+// FileSize returns the size that a file of parity slices must have; 0 for names of others.
+func (g *Generation) FileSize(name string) int64 {
+	for i := range g.Map.files() {
+		if slicesName(g.Number, i) == name {
+			from, to := g.held(i)
+			return int64(to-from) * int64(g.parity) * sliceSize
+		}
+	}
+	return 0
+}
+
 // Files returns the names of the files of a generation's parity, sorted.
 func (g *Generation) Files() []string {
 	out := map[string]bool{mapName(g.Number, 1): true, mapName(g.Number, 2): true}

@@ -14,6 +14,7 @@ import (
 
 	"pannier/bundle"
 	"pannier/bundle/layout"
+	"pannier/bundle/ocdir"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/verify"
@@ -183,6 +184,15 @@ func (s *session) repairSources(f *auditFlags) (sources []bundle.RepairSource, d
 	}()
 	for _, other := range f.from.Value() {
 		path := s.env.expandHome(other)
+		if bundle.IsDirectory(path) {
+			t, err := ocdir.Open(path)
+			if err != nil {
+				return nil, done, fmt.Errorf("--from %s: %w", other, err)
+			}
+			open = append(open, t)
+			sources = append(sources, bundle.RepairSource{Name: other, Blobs: t})
+			continue
+		}
 		if _, statErr := os.Stat(path); statErr == nil || looksLikePath(other) {
 			l, err := layout.Open(path, layout.Options{Damaged: true})
 			if err != nil {
@@ -375,7 +385,7 @@ func remedy(media string, r *verify.Report) string {
 	case r.Status == verify.StatusDamaged:
 		return " Then " + repair + " heals it " + elsewhere
 	case healable > 0:
-		return fmt.Sprintf(" What is only left over is removed by %s.", repair)
+		return fmt.Sprintf(" Of the findings %d can be healed here: %s", healable, repair)
 	}
 	return ""
 }
