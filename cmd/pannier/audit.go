@@ -255,9 +255,11 @@ func statusError(status verify.Status) error {
 	case verify.StatusComplete:
 		return nil
 	case verify.StatusIncomplete:
-		return &codedError{code: exitIncomplete}
+		return &codedError{code: exitIncomplete, is: bundle.ErrUnsealed}
+	case verify.StatusUntrusted:
+		return &codedError{code: exitUntrusted, is: bundle.ErrSignature}
 	}
-	return &codedError{code: exitUntrusted}
+	return &codedError{code: exitUntrusted, is: bundle.ErrDamaged}
 }
 
 // reportDocument makes empty lists of absent ones: whoever reads the JSON can count on them.

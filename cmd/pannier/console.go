@@ -106,7 +106,7 @@ func (c *console) fold(text string) string {
 		}
 		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
 		rest := indent
-		if indent != "" || strings.Contains(line, "error:") || strings.Contains(line, "warning:") {
+		if indent != "" || strings.Contains(line, "error P") || strings.Contains(line, "warning:") {
 			rest += "  "
 		}
 		lines[i] = strings.TrimSuffix(fill(line, indent, rest, c.width), "\n")
@@ -116,7 +116,14 @@ func (c *console) fold(text string) string {
 
 // fail prints an error with its advice to stderr.
 func (c *console) fail(err error) {
-	c.message("error", c.fold(strings.TrimSuffix(explain(err, c.mark), "\n")))
+	for _, f := range failures(err) {
+		text := c.fold(strings.TrimSuffix(f.text(c.mark), "\n"))
+		if c.events {
+			c.event(map[string]string{"event": "message", "level": "error", "code": f.code, "text": text})
+			continue
+		}
+		c.message("error", text)
+	}
 }
 
 // home moves the cursor of a terminal to the beginning of its line.

@@ -85,9 +85,11 @@ func exitCode(err error) int {
 type codedError struct {
 	code int
 	text string
+	is   error // the class of error that it amounts to, if any
 }
 
 func (e *codedError) Error() string { return e.text }
+func (e *codedError) Unwrap() error { return e.is }
 
 // leaves returns the errors that were joined in err, in order, each with the chain that
 // stands above and below it as far as it is not joined.

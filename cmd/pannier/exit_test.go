@@ -137,7 +137,7 @@ func TestAdviceOfTheCluster(t *testing.T) {
 
 func TestExplain(t *testing.T) {
 	plain := func(s string) string { return s }
-	text := explain(errors.Join(
+	text := told(errors.Join(
 		fmt.Errorf("image a: %w", content.ErrDigest),
 		fmt.Errorf("push to reg.example: %w", remote.ErrRefused),
 		fmt.Errorf("image b\x1b[31m: %w", content.ErrDigest),
@@ -153,7 +153,7 @@ func TestExplain(t *testing.T) {
 	for i := range 1000 {
 		many = append(many, fmt.Errorf("blob %d: %w", i, io.ErrUnexpectedEOF))
 	}
-	text = explain(errors.Join(many...), plain)
+	text = told(errors.Join(many...), plain)
 	if strings.Count(text, "\n") > maxShown+5 || !strings.Contains(text, "and 980 more") {
 		t.Errorf("a thousand errors make %d lines", strings.Count(text, "\n"))
 	}
@@ -199,7 +199,16 @@ func TestAdviceOfSeveral(t *testing.T) {
 	if a := adviceFor(fs.ErrNotExist); strings.Contains(a.rerun, "nothing was changed") {
 		t.Errorf("nobody knows that: %s", a.rerun)
 	}
-	if text := explain(join(bundle.ErrDamaged, errors.Join(io.EOF, io.ErrClosedPipe)), func(s string) string { return s }); !strings.Contains(text, "EOF; io:") {
+	if text := told(join(bundle.ErrDamaged, errors.Join(io.EOF, io.ErrClosedPipe)), func(s string) string { return s }); !strings.Contains(text, "EOF; io:") {
 		t.Errorf("%s", text)
 	}
+}
+
+// told is all that is printed of an error.
+func told(err error, mark func(string) string) string {
+	var b strings.Builder
+	for _, f := range failures(err) {
+		b.WriteString(f.text(mark))
+	}
+	return b.String()
 }

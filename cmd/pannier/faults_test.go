@@ -212,7 +212,7 @@ func judge(t *testing.T, p *faultproxy.Proxy, err error, want outcome) {
 	if err == nil {
 		return
 	}
-	text := explain(err, func(s string) string { return s })
+	text := told(err, func(s string) string { return s })
 	if !regexp.MustCompile(want.says).MatchString(text) || !strings.Contains(text, p.Host) && !strings.Contains(text, p.Store) {
 		t.Errorf("it does not say %q, or not of whom:\n%s", want.says, text)
 	}

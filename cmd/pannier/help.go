@@ -54,6 +54,7 @@ var examples = map[string][]string{
 		"pannier serve /media/usb/mirror --listen :5000 --tls --tls-save drive.pem",
 	},
 	"demo":    {"pannier demo"},
+	"explain": {"pannier explain P2007", "pannier explain"},
 	"version": {"pannier version", "pannier version -o json"},
 }
 

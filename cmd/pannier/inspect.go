@@ -69,7 +69,7 @@ func (s *session) inspect(ctx context.Context, f *inspectFlags, args []string) e
 		err = damage
 	}
 	if err == nil && !found.Sealed && (found.Lacking || !found.Directory) {
-		err = &codedError{code: exitIncomplete}
+		err = &codedError{code: exitIncomplete, is: bundle.ErrUnsealed}
 	}
 	return err
 }

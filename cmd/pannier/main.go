@@ -72,7 +72,7 @@ func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdou
 		usage.command = s.command
 	}
 	code := s.conclude(ctx, err)
-	s.sayResult(code)
+	s.sayResult(code, err)
 	return code
 }
 
@@ -103,11 +103,11 @@ func (s *session) conclude(ctx context.Context, err error) int {
 }
 
 // sayResult ends a stream of events with what came of it.
-func (s *session) sayResult(code int) {
+func (s *session) sayResult(code int, err error) {
 	if !s.console.events {
 		return
 	}
-	doc := map[string]any{"event": "result", "time": time.Now().UTC().Format(time.RFC3339), "command": s.command, "exitCode": code}
+	doc := map[string]any{"event": "result", "time": time.Now().UTC().Format(time.RFC3339), "command": s.command, "exitCode": code, "codes": codesOf(err)}
 	maps.Copy(doc, s.result)
 	s.console.event(doc)
 }
@@ -220,7 +220,7 @@ func (s *session) app() *cli.App {
 		Commands: []*cli.Command{
 			s.packCommand(), s.auditCommand(), s.unpackCommand(), s.mirrorCommand(),
 			s.applyCommand(), s.upgradeCommand(), s.preflightCommand(),
-			s.inspectCommand(), s.serveCommand(), s.demoCommand(), s.versionCommand(),
+			s.inspectCommand(), s.serveCommand(), s.demoCommand(), s.explainCommand(), s.versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

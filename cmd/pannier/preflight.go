@@ -105,7 +105,7 @@ func (s *session) preflight(ctx context.Context, f *preflightFlags, args []strin
 		return err
 	}
 	if failed := report.Err(); failed != nil {
-		return &codedError{code: exitCode(failed)}
+		return &codedError{code: exitCode(failed), is: failed}
 	}
 	return nil
 }

@@ -141,7 +141,7 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	// Wherever an error is printed, so is what to do about it.
 	stderr := ts.ReadFile("stderr")
-	if want != 0 && strings.Contains(stderr, "error: ") && !strings.Contains(stderr, "what to do:") && !strings.Contains(stderr, "see: pannier") {
+	if want != 0 && strings.Contains(stderr, "error P") && !strings.Contains(stderr, "what to do:") && !strings.Contains(stderr, "see: pannier") {
 		ts.Fatalf("an error without advice")
 	}
 	for _, stream := range []string{stderr, ts.ReadFile("stdout")} {
