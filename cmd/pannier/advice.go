@@ -192,21 +192,25 @@ var catalogue = []struct {
 		rerunSame,
 	}},
 	{[]error{graph.ErrUnknown}, advice{
+		"P3016", "the channel does not have that version",
 		"the channel does not have that version for this architecture: it is of another channel, was never published or not yet, or there is a typing error",
 		"compare the versions with the channel (stable, fast, candidate or eus, and the number behind it); name another one with --channel",
 		rerunSame,
 	}},
 	{[]error{graph.ErrNoPath}, advice{
+		"P3017", "no update leads there",
 		"the update graph does not lead there, or not yet: updates that were found harmful are taken back, and new releases take weeks to become reachable",
 		"choose a release among those that can be reached, or another --channel (fast, candidate); a version in between may need to be reached first",
 		rerunSame,
 	}},
 	{[]error{graph.ErrGraph}, advice{
+		"P3018", "this is no update graph",
 		"the file or service does not give what update services give, or two that were named are of different architectures",
 		"see what it is (the answer has \"nodes\" and \"edges\"); name another one with --graph",
 		rerunSame,
 	}},
 	{[]error{bundle.ErrDisagree, release.ErrText}, advice{
+		"P4006", "sources of the same release disagree",
 		"two places that should tell of the same release do not: a file of another release or architecture was named, a mirror is stale, or somebody has exchanged an image",
 		"compare the digests above with the one that the release's maker published; name the right file, or leave the comparison out with --release-txt none only once you know which of them is wrong",
 		rerunSame,
