@@ -330,7 +330,7 @@ func TestMirrorSourceGone(t *testing.T) {
 	}
 	origin.Log.Before(nil)
 	origin.Log.Take()
-	if res, err = apply.Mirror(t.Context(), origin.Mirror(r.Reference()), site.Options()); err != nil {
+	if _, err = apply.Mirror(t.Context(), origin.Mirror(r.Reference()), site.Options()); err != nil {
 		t.Fatal(err)
 	}
 	for d := range reads(origin.Log.Take(), r) {
