@@ -57,7 +57,7 @@ func (r *Report) bad() []digest.Digest {
 	var out []digest.Digest
 	for _, f := range r.Findings {
 		switch f.Kind {
-		case KindMissing, KindTruncated, KindCorrupt:
+		case KindMissing, KindTruncated, KindCorrupt, KindPartial: // partial where the seal is lost
 			if strings.HasPrefix(f.Path, "blobs/sha256/") && f.Digest != "" {
 				out = append(out, digest.Digest(f.Digest))
 			}

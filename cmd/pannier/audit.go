@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,8 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/bundle"
-	"pannier/bundle/layout"
-	"pannier/bundle/ocdir"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/verify"
@@ -167,60 +164,6 @@ func (f *auditFlags) check(command string) error {
 		return usagef(command, "--repair looks at the whole drive: it does not go with --release")
 	}
 	return nil
-}
-
-// repairSources opens what --from names: a folder is another drive, all else REGISTRY/REPO.
-func (s *session) repairSources(f *auditFlags) (sources []bundle.RepairSource, done func(), err error) {
-	var open []io.Closer
-	done = func() {
-		for _, c := range open {
-			c.Close()
-		}
-	}
-	defer func() {
-		if err != nil {
-			done()
-		}
-	}()
-	for _, other := range f.from.Value() {
-		path := s.env.expandHome(other)
-		if bundle.IsDirectory(path) {
-			t, err := ocdir.Open(path)
-			if err != nil {
-				return nil, done, fmt.Errorf("--from %s: %w", other, err)
-			}
-			open = append(open, t)
-			sources = append(sources, bundle.RepairSource{Name: other, Blobs: t})
-			continue
-		}
-		if _, statErr := os.Stat(path); statErr == nil || looksLikePath(other) {
-			l, err := layout.Open(path, layout.Options{Damaged: true})
-			if err != nil {
-				return nil, done, fmt.Errorf("--from %s: %w", other, err)
-			}
-			open = append(open, l)
-			sources = append(sources, bundle.RepairSource{Name: other, Blobs: l, Files: l})
-			continue
-		}
-		dest, err := parseDestination(s.command, "--from", other)
-		if err != nil {
-			return nil, done, err
-		}
-		registry, err := f.registryFlags.options(s)
-		if err != nil {
-			return nil, done, err
-		}
-		client, err := remote.New(registry)
-		if err != nil {
-			return nil, done, err
-		}
-		repo, err := client.Repository(dest.String())
-		if err != nil {
-			return nil, done, usagef(s.command, "--from %s: %v", other, err)
-		}
-		sources = append(sources, bundle.RepairSource{Name: other, Blobs: repo})
-	}
-	return sources, done, nil
 }
 
 // storeClient makes the client that asks signature stores and nobody else: without
