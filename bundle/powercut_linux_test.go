@@ -358,6 +358,7 @@ func TestPowerCutAnywhere(t *testing.T) {
 					for _, p := range r.recover(t, d) {
 						t.Error(p)
 					}
+					c.drives[i] = found{}
 				}
 				if r.kept == 0 {
 					t.Error("nothing was ever there already")

@@ -75,6 +75,8 @@ func Create(dir string, opts Options) (*Layout, error) {
 			return nil, classifyCreate(err)
 		}
 		_ = os.Chmod(dir, 0o755)
+	} else if err != nil {
+		return nil, err
 	}
 	l, err := open(dir, opts)
 	if err != nil {
@@ -103,7 +105,7 @@ func syncAbove(dir string) error {
 	}
 	defer above.Close()
 	if err := above.SyncDir("."); err != nil && !toleratedOnDir(err) {
-		return classify(err)
+		return fmt.Errorf("the folder above %s: %w", dir, classify(err))
 	}
 	return nil
 }
@@ -173,8 +175,14 @@ func (l *Layout) init(damaged bool) error {
 		return nil
 	}
 	ours := damaged && (errors.Is(err, ErrNotLayout) || errors.Is(err, content.ErrSize))
-	if !ours && !l.markerUnfinished() {
-		return err
+	if !ours {
+		unfinished, uerr := l.markerUnfinished()
+		if uerr != nil {
+			return uerr
+		}
+		if !unfinished {
+			return err
+		}
 	}
 	marker, err := json.Marshal(ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion})
 	if err != nil {
@@ -232,13 +240,18 @@ func (l *Layout) checkMarker() error {
 
 // markerUnfinished reports whether oci-layout is missing, or holds what an interrupted Create
 // leaves: nothing, the beginning, or zeros where data never arrived.
-func (l *Layout) markerUnfinished() bool {
+func (l *Layout) markerUnfinished() (bool, error) {
 	raw, err := l.ReadFile(ocispec.ImageLayoutFile, maxMarker)
-	if err != nil {
-		return errors.Is(err, fs.ErrNotExist)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case errors.Is(err, content.ErrSize):
+		return false, nil
+	case err != nil:
+		return false, err
 	}
 	return strings.Trim(string(raw), "\x00") == "" ||
-		strings.HasPrefix(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`, string(raw))
+		strings.HasPrefix(`{"imageLayoutVersion":"`+ocispec.ImageLayoutVersion+`"}`, string(raw)), nil
 }
 
 // mkdirAll makes the folder name and those above it, 0755, and syncs the folder above each
