@@ -119,6 +119,7 @@ type fileSystem struct {
 
 var fileSystems = []fileSystem{
 	{name: "ext4", mkfs: []string{"mkfs.ext4", "-q", "-F"}, pkg: "e2fsprogs", kernel: "ext4", check: []string{"fsck.ext4", "-f", "-n"}},
+	{name: "xfs", mkfs: []string{"mkfs.xfs", "-q", "-f"}, pkg: "xfsprogs", kernel: "xfs", check: []string{"xfs_repair", "-n"}},
 	{name: "exfat", mkfs: []string{"mkfs.exfat"}, pkg: "exfatprogs exfat-fuse", kernel: "exfat",
 		fuse: []string{"mount.exfat-fuse"}, fuseRO: []string{"mount.exfat-fuse", "-o", "ro"}, loop: true, check: []string{"fsck.exfat", "-n"}},
 	{name: "vfat", mkfs: []string{"mkfs.vfat", "-F", "32"}, pkg: "dosfstools fusefat", kernel: "vfat",

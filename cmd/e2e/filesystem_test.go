@@ -21,7 +21,7 @@ func TestDrives(t *testing.T) {
 	c.stock(t, source, nil)
 	for _, fsys := range fileSystems {
 		t.Run(fsys.name, func(t *testing.T) {
-			d := fsys.insert(t, 256<<20)
+			d := fsys.insert(t, 320<<20) // the least that XFS takes
 			x := newTrip(t, c, source.host, startDistribution(t, gate{}))
 			x.media = d.media()
 			x.pack(t, 0)
