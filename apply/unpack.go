@@ -226,7 +226,7 @@ func (u *unpacker) deliver(ctx context.Context) error {
 
 // oneRelease finds out whether a cluster can be asked for one of the releases.
 func (u *unpacker) oneRelease(ctx context.Context) error {
-	d := &Delivery{From: u.opts.Media[0]}
+	d := &Delivery{}
 	for _, r := range u.releases {
 		updates, err := r.from.Contents.Updates(r.record.Tag)
 		if err != nil {

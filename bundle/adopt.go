@@ -91,6 +91,7 @@ func (p *packer) adoptRelease(ctx context.Context, rel store.Release) error {
 			return fmt.Errorf("%w: %s is %s on the drive, and %s in %s", ErrConflict, rel.Tag, d, rel.Descriptor.Digest, p.adopt.Name)
 		}
 		if p.trusted && !p.opts.Refresh && (p.opts.Destination == nil || p.rendered(rel)) && p.keepsText(rel) && p.keep(ctx, rel.Tag) {
+			p.asked = append(p.asked, rel.Tag)
 			return nil
 		}
 	}
@@ -148,6 +149,7 @@ func (p *packer) adoptRelease(ctx context.Context, rel store.Release) error {
 	if err := p.capture(pr); err != nil {
 		return err
 	}
+	p.asked = append(p.asked, rel.Tag)
 	p.releases = append(p.releases, pr)
 	return nil
 }

@@ -47,6 +47,9 @@ type PackOptions struct {
 	// signatures, from their public places; an empty list asks for none.
 	Texts []string
 
+	Clients    []release.Platform // take oc and openshift-install for these out of the releases
+	AnyClients bool               // a platform that a release has no oc for is no error
+
 	Updates UpdateOptions // the path of updates to pack, if one is wanted
 
 	Destination *objects.Destination // if known, its mirror set is rendered and kept
@@ -130,7 +133,7 @@ type PackedRelease struct {
 //
 // Errors: [ErrNotBundle] if Media is something else, [ErrVersion] if it is of a newer format,
 // [ErrSignature] if a release is not signed by somebody trusted, [ErrDisagree] if its release.txt
-// names another digest, graph.ErrUnknown and graph.ErrNoPath, layout.ErrNoSpace and its siblings,
+// names another digest, graph.ErrUnknown and graph.ErrNoPath, [ErrNoClient], layout.ErrNoSpace and its siblings,
 // layout.ErrGone if the drive was pulled, remote's errors, release.ErrPayload and content's
 // errors for wrong bytes. On
 // cancellation of ctx the state is saved and ctx's error returned.
@@ -183,6 +186,9 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 			return fmt.Errorf("%s: %w: there is none to take over", p.opts.Adopt, ErrNoRelease)
 		}
 		return nil // nothing of it can be sealed
+	}
+	if err := p.checkClients(); err != nil {
+		return err
 	}
 	if err := p.classify(); err != nil {
 		return err
@@ -255,7 +261,7 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
 	return p.trusted && p.have.smallFilesSound() && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
-		p.have.IndexProblem == nil && len(p.items) == 0 && len(p.cover.bare) == 0
+		p.have.IndexProblem == nil && len(p.items) == 0 && len(p.cover.bare) == 0 && !p.lacksClients()
 }
 
 // summarize tells of the releases that were asked for, those that were there already too.

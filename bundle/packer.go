@@ -49,8 +49,11 @@ type packer struct {
 	notes    []string
 	sameDisk bool
 	path     updatePath
-	texts    []*givenText // that were named
-	public   bool         // signatures are looked for in the public stores
+	asked    []string                 // tags of the releases that were asked for
+	clients  map[string]digest.Digest // by path, as they stand on the drive
+	fresh    []string                 // paths of clients that this run wrote
+	texts    []*givenText             // that were named
+	public   bool                     // signatures are looked for in the public stores
 
 	layout   *layout.Layout
 	index    *store.Index

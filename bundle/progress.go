@@ -4,6 +4,7 @@ package bundle
 const (
 	PhasePlan     = "plan"
 	PhaseDownload = "download"
+	PhaseClients  = "clients"
 	PhaseFlush    = "flush"
 	PhaseReadBack = "read back"
 	PhaseAudit    = "audit"

@@ -38,6 +38,9 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.settle(); err != nil {
 		return nil, err
 	}
+	if err := p.writeClients(ctx); err != nil {
+		return nil, err
+	}
 	g := p.written + 1
 	if p.cover, err = p.planCover(ctx); err != nil { // now that it is known what nothing needs
 		return nil, err
@@ -263,6 +266,7 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[s
 			seal.Files[name] = f
 		}
 	}
+	maps.Copy(sums, p.clients)
 	text := encodeSums(sums)
 	seal.Files[fileSums] = sealedFile(text)
 	if p.cover.any() {
@@ -287,7 +291,7 @@ func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
 			return fmt.Errorf("read back: %s: %w", name, err)
 		}
 	}
-	return nil
+	return p.readClients(ctx)
 }
 
 // cleanUp removes what the seal before g needed: blobs that nothing needs any more, then the

@@ -126,6 +126,7 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 		return err
 	}
 	p.releases = append(p.releases, pr)
+	p.asked = append(p.asked, tag)
 	return nil
 }
 
@@ -156,7 +157,11 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 		if !p.keepsText(rel) || !p.keepsUpdates(rel) {
 			return false, nil
 		}
-		return p.keep(ctx, rel.Tag), nil
+		kept := p.keep(ctx, rel.Tag)
+		if kept {
+			p.asked = append(p.asked, rel.Tag)
+		}
+		return kept, nil
 	}
 	return false, nil
 }

@@ -41,6 +41,39 @@ func (a *audit) files(ctx context.Context) error {
 			a.find(Finding{Kind: KindMissing, Path: name, Detail: "the seal covers it and it is not there"})
 		}
 	}
+	return a.clients(ctx, sums)
+}
+
+// clients compares the clients on the drive with those in the signed releases.
+func (a *audit) clients(ctx context.Context, sums map[string]digest.Digest) error {
+	const folder = "pannier/clients/"
+	strays := map[string]digest.Digest{}
+	for name, d := range sums {
+		if strings.HasPrefix(name, folder) {
+			strays[name] = d
+		}
+	}
+	for _, rel := range a.b.Contents.Releases {
+		own := len(strays)
+		maps.DeleteFunc(strays, func(name string, _ digest.Digest) bool { return strings.HasPrefix(name, folder+rel.Tag+"/") })
+		if own == len(strays) {
+			continue
+		}
+		wrong, err := a.b.Contents.CheckClients(ctx, a.l, rel.Tag, sums)
+		if err != nil {
+			return err
+		}
+		for _, name := range slices.Sorted(maps.Keys(wrong)) {
+			if !a.reported(name) {
+				a.find(Finding{Kind: KindCorrupt, Path: name, Images: []string{rel.Tag}, Detail: wrong[name].Error()})
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(strays)) {
+		if !a.reported(name) {
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: "it is no client of a release on the drive"})
+		}
+	}
 	return ctx.Err()
 }
 
@@ -138,10 +171,10 @@ func (a *audit) dropping(name string) bool {
 // ours reports whether a folder is one of the format's.
 func ours(dir string) bool {
 	switch dir {
-	case "blobs", "pannier", "pannier/objects", "pannier/parity", "pannier/bin":
+	case "blobs", "pannier", "pannier/objects", "pannier/parity", "pannier/bin", "pannier/clients":
 		return true
 	}
-	return strings.HasPrefix(dir, "pannier/parity/") || strings.HasPrefix(dir, "pannier/bin/")
+	return strings.HasPrefix(dir, "pannier/parity/") || strings.HasPrefix(dir, "pannier/bin/") || strings.HasPrefix(dir, "pannier/clients/")
 }
 
 // foreign reports a file or folder that the format does not know: a finding where only ours
@@ -185,7 +218,7 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 		a.generation(name, kind, g)
 		return
 	}
-	if (strings.HasPrefix(name, "pannier/objects/") || strings.HasPrefix(name, parity.Folder+"/")) && (sums == nil || a.unfinished()) {
+	if (strings.HasPrefix(name, "pannier/objects/") || strings.HasPrefix(name, "pannier/clients/") || strings.HasPrefix(name, parity.Folder+"/")) && (sums == nil || a.unfinished()) {
 		return
 	}
 	if a.copied(name) {
@@ -264,7 +297,7 @@ func (a *audit) hash(ctx context.Context, name string) (digest.Digest, error) {
 		return "", err
 	}
 	defer f.Close()
-	if f.Size() > maxSums {
+	if f.Size() > maxSums && !strings.HasPrefix(name, "pannier/clients/") {
 		return "", fmt.Errorf("%w: %d bytes, more than any such file has", content.ErrSize, f.Size())
 	}
 	h := digest.SHA256.Digester()

@@ -51,6 +51,7 @@ type InspectedRelease struct {
 	Digests    Digests          `json:"digests"`
 	Sealed     bool             `json:"sealed"`
 	Bytes      int64            `json:"bytes"`
+	Clients    []string         `json:"clients,omitempty"` // platforms that it has clients for on the drive
 	Updates    []objects.Update `json:"updates,omitempty"` // to this release, of paths that were packed
 }
 
@@ -106,7 +107,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 		if err != nil {
 			return nil, b.Layout.Diagnose(err)
 		}
-		r.Sealed = b.Seal != nil
+		r.Sealed, r.Clients = b.Seal != nil, b.Clients(rel.Tag)
 		out.Releases = append(out.Releases, r)
 	}
 	for _, img := range b.Contents.Images {

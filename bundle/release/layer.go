@@ -102,32 +102,42 @@ func (a *found) below(b *found) {
 
 // readLayer reads one layer to its end: its files are returned only after its digest has been
 // found right.
-func readLayer(ctx context.Context, f content.Fetcher, desc ocispec.Descriptor, left *budget) (*found, error) {
+func readLayer(ctx context.Context, f content.Fetcher, desc ocispec.Descriptor, left *budget) (out *found, err error) {
+	err = openLayer(ctx, f, desc, func(r *bufio.Reader) error {
+		out, err = scanLayer(r, desc.Size, left)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// openLayer lets scan read a layer, and then reads it to its end: what scan was given is what
+// the digest names only if openLayer returns nil.
+func openLayer(ctx context.Context, f content.Fetcher, desc ocispec.Descriptor, scan func(*bufio.Reader) error) error {
 	if desc.Size > maxLayer {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d are read", ErrPayload, desc.Size, int64(maxLayer))
+		return fmt.Errorf("%w: %d bytes, at most %d are read", ErrPayload, desc.Size, int64(maxLayer))
 	}
 	rc, err := f.Fetch(ctx, desc, 0)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer rc.Close()
 	verified, err := content.NewReader(rc, desc)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPayload, err)
+		return fmt.Errorf("%w: %w", ErrPayload, err)
 	}
 	source := &sourceReader{ctx: ctx, r: verified}
-	out, err := scanLayer(bufio.NewReaderSize(source, 64<<10), desc.Size, left)
+	err = scan(bufio.NewReaderSize(source, 64<<10))
 	// Whatever the scan says: if the bytes are not the right ones, that is the news.
 	if _, drain := io.Copy(io.Discard, source); drain != nil && source.err == nil {
 		source.err = drain
 	}
 	if source.err != nil {
-		return nil, source.err
+		return source.err
 	}
-	if err != nil && !errors.Is(err, ErrPayload) {
-		err = fmt.Errorf("%w: %w", ErrPayload, err)
-	}
-	return out, err
+	return err
 }
 
 // sourceReader remembers how the source failed, whatever a decompressor makes of it.
@@ -152,15 +162,35 @@ func (s *sourceReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// scanLayer reads the tar in r, compressed or not, of size bytes as it is.
+// scanLayer reads the tar in r, compressed or not, of size bytes as it is. Errors that are not
+// of the source wrap [ErrPayload].
 func scanLayer(r *bufio.Reader, size int64, left *budget) (*found, error) {
-	plain, done, err := inflate(r)
+	out := &found{}
+	err := scanTar(r, size, left, func(h *tar.Header, t io.Reader) error {
+		if name, ok := manifestName(h); ok {
+			if err := out.take(name, h.Size, t); err != nil {
+				return fmt.Errorf("%s%s: %w", manifestDir, name, err)
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrPayload) {
+		err = fmt.Errorf("%w: %w", ErrPayload, err)
+	}
 	if err != nil {
 		return nil, err
 	}
+	return out, nil
+}
+
+// scanTar calls fn with every entry of the tar in r, compressed or not, of size bytes as it is.
+func scanTar(r *bufio.Reader, size int64, left *budget, fn func(*tar.Header, io.Reader) error) error {
+	plain, done, err := inflate(r)
+	if err != nil {
+		return err
+	}
 	defer done()
 	limited := &limitReader{r: plain, left: left, ratio: ratioFree + size*ratio}
-	out := &found{}
 	t := tar.NewReader(limited)
 	for {
 		h, err := t.Next()
@@ -168,22 +198,18 @@ func scanLayer(r *bufio.Reader, size int64, left *budget) (*found, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("tar: %w", err)
+			return fmt.Errorf("tar: %w", err)
 		}
 		if left.entries--; left.entries < 0 {
-			return nil, fmt.Errorf("%w: more than %d files", ErrPayload, maxEntries)
+			return fmt.Errorf("%w: more than %d files", ErrPayload, maxEntries)
 		}
-		if name, ok := manifestName(h); ok {
-			if err := out.take(name, h.Size, t); err != nil {
-				return nil, fmt.Errorf("%s%s: %w", manifestDir, name, err)
-			}
+		if err := fn(h, t); err != nil {
+			return err
 		}
 	}
 	// The compressor's own checksum stands behind the end of the archive.
-	if _, err := io.Copy(io.Discard, limited); err != nil {
-		return nil, err
-	}
-	return out, nil
+	_, err = io.Copy(io.Discard, limited)
+	return err
 }
 
 var fileRule = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$`)

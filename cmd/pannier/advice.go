@@ -191,6 +191,12 @@ var catalogue = []struct {
 		"a release signed with your own key needs --keyring FILE on both sides, since trust never travels on the drive; a missing signature can be given with --signature-store DIR; otherwise ask where this image comes from before going on",
 		rerunSame,
 	}},
+	{[]error{bundle.ErrNoClient}, advice{
+		"P3019", "the release has no such client",
+		"the release has no clients for that platform: those for arm64 and for other systems came with later versions",
+		"name other platforms with --with-clients, or all for those that there are; without it the same command seals the drive",
+		rerunSame,
+	}},
 	{[]error{graph.ErrUnknown}, advice{
 		"P3016", "the channel does not have that version",
 		"the channel does not have that version for this architecture: it is of another channel, was never published or not yet, or there is a typing error",

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -171,6 +172,9 @@ func releaseRows(rel verify.InspectedRelease, directory bool) [][]string {
 		rows = append(rows, []string{"created", rel.Created.UTC().Format(time.DateTime) + " UTC"})
 	}
 	rows = append(rows, []string{"images", fmt.Sprintf("%d, %s", len(rel.Images), bytesText(rel.Bytes))})
+	if len(rel.Clients) > 0 {
+		rows = append(rows, []string{"clients for", strings.Join(rel.Clients, ", ")})
+	}
 	for _, u := range rel.Updates {
 		rows = append(rows, []string{"update from", u.From + ", on a path that was packed"})
 		for _, r := range u.Risks {

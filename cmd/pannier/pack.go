@@ -26,6 +26,7 @@ type packFlags struct {
 	mirrorSetFlag
 	sourceFlags
 	releaseTextFlag
+	clientFlag
 	updateGraphFlags
 
 	toDir   string
@@ -51,6 +52,7 @@ func (s *session) packCommand() *cli.Command {
 		&cli.BoolFlag{Name: "refresh", Destination: &f.refresh,
 			Usage: "ask again for signatures and other documents of releases that are sealed already"},
 		f.releaseTextFlag.flag(),
+		f.clientFlag.flag(),
 		&cli.BoolFlag{Name: "verify", Destination: &f.verify,
 			Usage: "read and hash what is on the drive already, too, and fetch again what is bad"},
 		&cli.StringFlag{Name: "only", Destination: &f.only, TakesFile: true,
@@ -165,6 +167,9 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if opts.Texts, err = f.releaseTextFlag.values(s); err != nil {
 		return opts, err
 	}
+	if opts.Clients, opts.AnyClients, err = f.clientFlag.values(s); err != nil {
+		return opts, err
+	}
 	if f.only != "" {
 		return s.onlyOptions(f, args, opts)
 	}
@@ -187,8 +192,8 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 
 // onlyOptions are those of a pack of a supplement: the list, and MEDIA.
 func (s *session) onlyOptions(f *packFlags, args []string, opts bundle.PackOptions) (bundle.PackOptions, error) {
-	if len(opts.Additional) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 {
-		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for, --refresh, --release-txt, --upgrade-from, --channel and --graph do not go with it")
+	if len(opts.Additional) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 || len(opts.Clients) > 0 {
+		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for, --refresh, --release-txt, --with-clients, --upgrade-from, --channel and --graph do not go with it")
 	}
 	if f.toDir != "" {
 		args = append([]string{f.toDir}, args...)

@@ -167,6 +167,7 @@ func cmdSample(ts *testscript.TestScript, neg bool, args []string) {
 	f.IntVar(&opts.LayerSize, "layer", 0, "")
 	f.Int64Var(&opts.LargeLayer, "large", 0, "")
 	f.StringVar(&opts.Compression, "compression", "", "")
+	f.BoolVar(&opts.Clients, "clients", false, "with oc and openshift-install in it")
 	previous := f.String("previous", "", "")
 	mutate := f.String("mutate", "", "truncated, versions")
 	unsigned := f.Bool("unsigned", false, "")

@@ -61,6 +61,9 @@ func (m *maker) components() ([]base, error) {
 	}
 	done := slices.Clone(bases)
 	list := componentNames(m.Components)
+	if m.Options.Clients {
+		list = slices.Compact(slices.Sorted(slices.Values(append(list, clientComponents...))))
+	}
 	for i, name := range list {
 		if m.SharedDigest && i == len(list)-1 {
 			last := m.r.Components[i-1]
@@ -102,6 +105,9 @@ func (m *maker) component(i int, name string, on base) (ocispec.Descriptor, []la
 	}
 	layers := slices.Concat(on.below, on.layers[:1+i%2])
 	own, err := m.fileLayer("usr/bin/"+name, on.arch, version)
+	if m.Options.Clients && isClientComponent(name) {
+		own, err = m.clientLayer(name, on.arch)
+	}
 	if err != nil {
 		return ocispec.Descriptor{}, nil, err
 	}

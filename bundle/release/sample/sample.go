@@ -62,6 +62,7 @@ type Options struct {
 	ImagePolicy  []byte         // a ClusterImagePolicy manifest, put into the payload
 	Manifests    []release.File // more manifests for the payload
 
+	Clients      bool // further components that hold oc and openshift-install
 	SharedDigest bool // the last two components are one image under two names
 
 	// Mutate may change each release image before it is made, to produce hostile ones; it is
@@ -135,6 +136,7 @@ type Release struct {
 	Images              []Placed                            // everything that a registry must hold
 	Blobs               map[digest.Digest][]byte            // manifests, configs, layers
 	Large               map[digest.Digest]*io.SectionReader // layers that are computed when read
+	Clients             map[string][]byte                   // with Options.Clients: by component tag, of each architecture, slash, path
 }
 
 // Reference returns the release's pull spec by tag.
@@ -194,7 +196,7 @@ func Make(o Options) (*Release, error) {
 	}
 	r := &Release{
 		Version: o.Version, Arch: o.Arch, Repository: o.Repository, ComponentRepository: o.ComponentRepository,
-		Blobs: map[digest.Digest][]byte{}, Large: map[digest.Digest]*io.SectionReader{},
+		Blobs: map[digest.Digest][]byte{}, Large: map[digest.Digest]*io.SectionReader{}, Clients: map[string][]byte{},
 	}
 	m := &maker{Options: o, r: r}
 	bases, err := m.components()
