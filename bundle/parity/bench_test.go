@@ -1,48 +1,125 @@
 package parity
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"pannier/bundle/layout"
 )
 
-// BenchmarkSeal measures the sealing pass on half a gigabyte, from the medium: reading back alone,
-// and reading back with parity. Set TMPDIR to a folder on the drive that is of interest.
+// BenchmarkSeal measures the sealing pass: reading back alone, and reading back with parity. "disk"
+// is whatever TMPDIR is on, half a gigabyte; "stick" reads 100 MB and writes 50 MB a second,
+// which is what a good one does.
 func BenchmarkSeal(b *testing.B) {
-	var sizes []int
-	for i := range 16 {
-		sizes = append(sizes, 32*sliceSize+i)
-	}
-	d := newDrive(b, 20, sizes...)
-	var total int64
-	for _, blob := range d.blobs {
-		total += blob.Size
-	}
-	b.Run("alone", func(b *testing.B) {
-		b.SetBytes(total)
-		for range b.N {
-			for _, blob := range d.blobs {
-				if err := d.l.ReadBack(b.Context(), blob.Descriptor(), blob.Sums, nil); err != nil {
+	for _, bc := range []struct {
+		name  string
+		blobs int
+		fs    func(dir string) (layout.FS, error)
+	}{
+		{"disk", 16, layout.OpenFS},
+		{"stick", 7, func(dir string) (layout.FS, error) {
+			f, err := layout.OpenFS(dir)
+			return &stick{FS: f, read: 100e6, write: 50e6}, err
+		}},
+	} {
+		var sizes []int
+		for i := range bc.blobs {
+			sizes = append(sizes, 32*sliceSize-i)
+		}
+		d := newDrive(b, 20, sizes...)
+		l, err := layout.Open(d.dir, layout.Options{FS: bc.fs})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer l.Close()
+		var total int64
+		for _, blob := range d.blobs {
+			total += blob.Size
+		}
+		b.Run(bc.name+"/alone", func(b *testing.B) {
+			b.SetBytes(total)
+			for range b.N {
+				g, ctx := errgroup.WithContext(b.Context())
+				g.SetLimit(4)
+				for _, blob := range d.blobs {
+					g.Go(func() error { return l.ReadBack(ctx, blob.Descriptor(), blob.Sums, nil) })
+				}
+				if err := g.Wait(); err != nil {
 					b.Fatal(err)
 				}
 			}
-		}
-	})
-	b.Run("parity", func(b *testing.B) {
-		b.SetBytes(total)
-		for range b.N {
-			if _, err := Write(b.Context(), WriteOptions{Layout: d.l, Generation: 1, Share: DefaultShare, Blobs: d.blobs, Bundle: d.blobs[0].Digest}); err != nil {
-				b.Fatal(err)
+		})
+		b.Run(bc.name+"/parity", func(b *testing.B) {
+			b.SetBytes(total)
+			for range b.N {
+				if _, err := Write(b.Context(), WriteOptions{Layout: l, Generation: 1, Share: DefaultShare, Blobs: d.blobs, Bundle: d.blobs[0].Digest}); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				if err := l.RemoveFolder(Dir(1)); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
 			}
-			b.StopTimer()
-			if err := d.l.RemoveFolder(Dir(1)); err != nil {
-				b.Fatal(err)
-			}
-			b.StartTimer()
-		}
-	})
+		})
+	}
+}
+
+// stick is a drive that does one thing at a time, at speeds of its own, in bytes a second.
+type stick struct {
+	layout.FS
+	read, write float64
+	mu          sync.Mutex
+	free        time.Time // when it has done what it was told
+}
+
+func (s *stick) OpenFile(name string, flag int, perm fs.FileMode) (layout.File, error) {
+	f, err := s.FS.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return &stickFile{File: f, s: s}, nil
+}
+
+func (s *stick) work(n int, speed float64) {
+	s.mu.Lock()
+	now := time.Now()
+	if s.free.Before(now) {
+		s.free = now
+	}
+	s.free = s.free.Add(time.Duration(float64(n) / speed * 1e9))
+	until := s.free
+	s.mu.Unlock()
+	time.Sleep(time.Until(until))
+}
+
+type stickFile struct {
+	layout.File
+	s *stick
+}
+
+func (f *stickFile) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	f.s.work(n, f.s.read)
+	return n, err
+}
+
+func (f *stickFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(p, off)
+	f.s.work(n, f.s.read)
+	return n, err
+}
+
+func (f *stickFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	f.s.work(n, f.s.write)
+	return n, err
 }
 
 // BenchmarkHeal measures the reconstruction of a lost blob of 8 MiB.
