@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -19,6 +20,8 @@ type console struct {
 	color  bool // messages may be coloured
 	width  int  // of the terminal that messages go to; 0 if they go elsewhere
 	events bool // stderr is a stream of JSON, one event a line
+	// journal takes down what is said, beside showing it; nil is silent.
+	journal *slog.Logger
 
 	mu     sync.Mutex
 	stderr io.Writer
@@ -74,11 +77,19 @@ func (c *console) warn(format string, args ...any) {
 }
 
 func (c *console) message(level, text string) {
+	c.note(level, text)
 	if c.events {
 		c.event(map[string]string{"event": "message", "level": level, "text": text})
 		return
 	}
 	c.Write([]byte(text + "\n"))
+}
+
+// note takes a message down in the journal.
+func (c *console) note(level, text string) {
+	if c.journal != nil {
+		c.journal.Info("said", "level", level, "text", text)
+	}
 }
 
 // event prints one JSON document as a line of stderr.
@@ -119,6 +130,7 @@ func (c *console) fail(err error) {
 	for _, f := range failures(err) {
 		text := c.fold(strings.TrimSuffix(f.text(c.mark), "\n"))
 		if c.events {
+			c.note("error", text)
 			c.event(map[string]string{"event": "message", "level": "error", "code": f.code, "text": text})
 			continue
 		}

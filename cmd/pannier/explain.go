@@ -41,6 +41,9 @@ func (s *session) explain(_ context.Context, f *explainFlags, args []string) err
 	if err != nil {
 		return err
 	}
+	if err := s.start(&f.logFlags, nil); err != nil {
+		return err
+	}
 	list := allAdvice()
 	if len(args) > 0 {
 		var some []classified

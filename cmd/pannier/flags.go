@@ -33,26 +33,36 @@ var systemKeys = []string{"/etc/pki/rpm-gpg/RPM-GPG-KEY-redhat-release"}
 const maxKeyFile = 4 << 20
 
 // logFlags is what every command has.
-type logFlags struct{ verbose int }
+type logFlags struct {
+	verbose int
+	file    string
+}
 
 func (f *logFlags) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "v", Aliases: []string{"verbose"}, Count: &f.verbose,
 			Usage: "more detail on stderr; give it twice for every request"},
+		&cli.StringFlag{Name: "log-file", Destination: &f.file, TakesFile: true,
+			Usage: "add to `FILE` what happens, with the time: lines of text, or JSON if its name ends in .json or .jsonl; with -v -v every request"},
 	}
 }
 
-// logger writes to stderr what -v asks for.
-func (f *logFlags) logger(c *console) *slog.Logger {
-	if f.verbose <= 0 { // the library counts from below
-		return slog.New(slog.DiscardHandler)
-	}
-	opts := &slog.HandlerOptions{Level: slog.LevelInfo}
+// level is from where on records are written that are written at all.
+func (f *logFlags) level() slog.Level {
 	if f.verbose > 1 {
-		opts.Level = slog.LevelDebug
+		return slog.LevelDebug
 	}
+	return slog.LevelInfo
+}
+
+// handler writes to stderr what -v asks for.
+func (f *logFlags) handler(c *console) slog.Handler {
+	if f.verbose <= 0 { // the library counts from below
+		return slog.DiscardHandler
+	}
+	opts := &slog.HandlerOptions{Level: f.level()}
 	if c.events {
-		return slog.New(slog.NewJSONHandler(c, opts))
+		return slog.NewJSONHandler(c, opts)
 	}
 	opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && a.Key == slog.TimeKey {
@@ -60,7 +70,7 @@ func (f *logFlags) logger(c *console) *slog.Logger {
 		}
 		return a
 	}
-	return slog.New(slog.NewTextHandler(c, opts))
+	return slog.NewTextHandler(c, opts)
 }
 
 // registryFlags is how registries are reached.

@@ -55,6 +55,12 @@ var examples = map[string][]string{
 	},
 	"demo":    {"pannier demo"},
 	"explain": {"pannier explain P2007", "pannier explain"},
+	"completion": {
+		"source <(pannier completion bash)",
+		"pannier completion fish >~/.config/fish/completions/pannier.fish",
+		"ln -s pannier /usr/local/bin/kubectl_complete-pannier",
+	},
+	"man":     {"pannier man pack | man -l -"},
 	"version": {"pannier version", "pannier version -o json"},
 }
 
@@ -101,21 +107,26 @@ func helpText(c *cli.Command) string {
 			continue
 		}
 		value, usage := placeholder(doc.GetUsage())
-		names := make([]string, 0, 3)
-		for _, name := range f.Names() {
-			dashes := "--"
-			if len(name) == 1 {
-				dashes = "-"
-			}
-			names = append(names, dashes+name)
-		}
-		line := strings.Join(names, ", ")
+		line := flagNames(f)
 		if value != "" {
 			line += " " + value
 		}
 		fmt.Fprintf(&b, "  %s\n%s", line, wrap(usage, "      "))
 	}
 	return b.String()
+}
+
+// flagNames lists the names of a flag with their dashes.
+func flagNames(f cli.Flag) string {
+	names := make([]string, 0, 3)
+	for _, name := range f.Names() {
+		dashes := "--"
+		if len(name) == 1 {
+			dashes = "-"
+		}
+		names = append(names, dashes+name)
+	}
+	return strings.Join(names, ", ")
 }
 
 // placeholder takes the name of the value, `FILE`, out of a usage text.

@@ -34,6 +34,7 @@ type session struct {
 	stdin   io.Reader
 	console *console
 	log     *slog.Logger
+	journal *journal // what --log-file names; nil writes nothing
 	// progress is started by commands that move bytes; nil shows nothing.
 	progress *progress
 	mode     string // how progress is shown, once that is known
@@ -73,6 +74,7 @@ func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdou
 	}
 	code := s.conclude(ctx, err)
 	s.sayResult(code, err)
+	s.journal.close(code, err)
 	return code
 }
 
@@ -164,6 +166,9 @@ func redact(word string) string {
 }
 
 func (s *session) run(ctx context.Context) error {
+	if words, asked := completes(s.argv); asked {
+		return s.complete(words)
+	}
 	app := s.app()
 	args := s.argv[1:]
 	if len(args) == 1 && args[0] == "--version" {
@@ -220,7 +225,8 @@ func (s *session) app() *cli.App {
 		Commands: []*cli.Command{
 			s.packCommand(), s.auditCommand(), s.unpackCommand(), s.mirrorCommand(),
 			s.applyCommand(), s.upgradeCommand(), s.preflightCommand(),
-			s.inspectCommand(), s.serveCommand(), s.demoCommand(), s.explainCommand(), s.versionCommand(),
+			s.inspectCommand(), s.serveCommand(), s.demoCommand(),
+			s.explainCommand(), s.completionCommand(), s.manCommand(), s.versionCommand(),
 		},
 	}
 	for _, c := range app.Commands {

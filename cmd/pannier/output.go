@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"os"
 	"strings"
 
 	"pannier/apply"
@@ -25,11 +27,28 @@ func (s *session) start(logs *logFlags, shown *progressFlags) error {
 		}
 		s.console.events = mode == progressJSON
 		s.mode = mode
-		s.log = logs.logger(s.console)
+		if err := s.openLog(logs); err != nil {
+			return err
+		}
 		s.progress = startProgress(mode, s.console)
 		return nil
 	}
-	s.log = logs.logger(s.console)
+	return s.openLog(logs)
+}
+
+// openLog makes the logger: to stderr, to the file that was named, to both or nowhere.
+func (s *session) openLog(logs *logFlags) error {
+	handler := logs.handler(s.console)
+	if logs.file != "" {
+		j, err := openJournal(s.env.expandHome(logs.file), logs.level())
+		if err != nil {
+			return usagef(s.command, "--log-file: %v", err)
+		}
+		j.log.Info("began", "version", buildVersion(), "command", s.typed(), "pid", os.Getpid())
+		s.journal, s.console.journal = j, j.log
+		handler = slog.NewMultiHandler(handler, j.log.Handler())
+	}
+	s.log = slog.New(handler)
 	return nil
 }
 

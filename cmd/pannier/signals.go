@@ -72,8 +72,11 @@ func commandLine(words ...string) string {
 // programName is how this program was called: as a plugin it is "oc pannier".
 func programName(arg0 string) string {
 	name := strings.TrimSuffix(filepath.Base(arg0), ".exe")
-	if name == "oc-pannier" {
+	switch name {
+	case "oc-pannier":
 		return "oc pannier"
+	case "kubectl-pannier":
+		return "kubectl pannier"
 	}
 	if strings.ContainsRune(arg0, filepath.Separator) && name == "pannier" && !filepath.IsAbs(arg0) {
 		return arg0

@@ -41,6 +41,9 @@ func (s *session) version(_ context.Context, f *versionFlags, args []string) err
 	if len(args) > 0 {
 		return usagef(s.command, "version takes no arguments")
 	}
+	if err := s.start(&f.logFlags, nil); err != nil {
+		return err
+	}
 	doc := versionDocument{
 		Version: buildVersion(), Commit: buildCommit(), FormatVersion: store.FormatVersion,
 		GoVersion: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
