@@ -58,6 +58,7 @@ var homes = map[string][]string{
 	"sigs.k8s.io/yaml":                 {"bundle/objects"},
 
 	"golang.org/x/crypto/openpgp": {"verify/signature", "verify/signature/sign"},
+	"golang.org/x/crypto/ssh":     {"verify/custody"},
 
 	"k8s.io": {"apply/cluster"},
 

@@ -184,6 +184,7 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 				to = &u.res.Documents
 			}
 			u.count(to, b.desc.Size)
+			u.prove(b.desc.Digest)
 			p.reuse(b)
 		}
 		return err
@@ -220,6 +221,7 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 		return nil
 	}
 	u.count(&u.res.Pushed, b.desc.Size)
+	u.prove(b.desc.Digest)
 	p.add(func(e *bundle.Event) { e.Blobs++ })
 	return nil
 }
@@ -390,6 +392,24 @@ func (u *unpacker) count(t *bundle.Totals, size int64) {
 	defer u.mu.Unlock()
 	t.Blobs++
 	t.Bytes += size
+}
+
+// prove notes what was read whole and was right.
+func (u *unpacker) prove(d digest.Digest) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.res.Proven = append(u.res.Proven, d)
+}
+
+// proveManifests does so for the manifests, which were read before anything was pushed.
+func (u *unpacker) proveManifests() {
+	for _, img := range u.images {
+		for _, n := range img.nodes {
+			if !u.isBad(n.Descriptor.Digest) {
+				u.prove(n.Descriptor.Digest)
+			}
+		}
+	}
 }
 
 // pushManifests pushes, by digest, the manifests of one kind of every image of which nothing

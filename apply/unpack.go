@@ -77,6 +77,7 @@ type UnpackResult struct {
 	Skipped       bundle.Totals         // not read: the registry had them (MissingOnly)
 	Mounted       bundle.Totals         // not read: the registry took them over from a repository of its own (MissingOnly)
 	Documents     bundle.Totals         // captured with the releases: read and verified, they stay on the drive
+	Proven        []digest.Digest       // blobs and manifests that were read and were what their digest says
 	Refused       []Refusal
 	Contacts      []remote.Contact
 	Warnings      []string
@@ -120,6 +121,7 @@ func Unpack(ctx context.Context, opts UnpackOptions) (*UnpackResult, error) {
 		}
 	}
 	u.res.Contacts = opts.Client.Contacts()
+	u.proveManifests()
 	return u.res, err
 }
 

@@ -22,6 +22,7 @@ import (
 	"pannier/bundle/layout"
 	"pannier/bundle/remote"
 	"pannier/store"
+	"pannier/verify/custody"
 )
 
 // AuditOptions says what [Audit] looks at. Media must be set.
@@ -32,8 +33,9 @@ type AuditOptions struct {
 	Policy     bundle.Policy
 	Client     *remote.Client // asks Stores for signatures that the drive lacks; nil asks nobody
 	Stores     []string
-	Jobs       int    // parallel readers; 0 means one for each processor, at most 4
-	Cache      string // folder on the local disk for a copy of the index; must be given
+	Signers    *custody.Signers // if given, the custody log must be signed by one of them
+	Jobs       int              // parallel readers; 0 means one for each processor, at most 4
+	Cache      string           // folder on the local disk for a copy of the index; must be given
 	Progress   bundle.ProgressFunc
 	Logger     *slog.Logger
 }
@@ -75,6 +77,7 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 	if err := a.releases(ctx); err != nil {
 		return nil, err
 	}
+	a.custody()
 	if len(a.report.Findings) > 0 {
 		if err := a.l.Gone(); err != nil {
 			return nil, err // what was found is that

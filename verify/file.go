@@ -19,6 +19,7 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/parity"
+	"pannier/verify/custody"
 )
 
 const (
@@ -171,7 +172,7 @@ func (a *audit) dropping(name string) bool {
 // ours reports whether a folder is one of the format's.
 func ours(dir string) bool {
 	switch dir {
-	case "blobs", "pannier", "pannier/objects", "pannier/parity", "pannier/bin", "pannier/clients":
+	case "blobs", "pannier", "pannier/objects", "pannier/parity", "pannier/bin", "pannier/clients", custody.Folder:
 		return true
 	}
 	return strings.HasPrefix(dir, "pannier/parity/") || strings.HasPrefix(dir, "pannier/bin/") || strings.HasPrefix(dir, "pannier/clients/")
@@ -211,7 +212,7 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 		return
 	}
 	switch name {
-	case ocispec.ImageLayoutFile, ocispec.ImageIndexFile, "START-HERE.txt", sumsName, "pannier/lock", "pannier/custody.jsonl":
+	case ocispec.ImageLayoutFile, ocispec.ImageIndexFile, "START-HERE.txt", sumsName, "pannier/lock", custody.LogName:
 		return
 	}
 	if kind, g, ok := bundle.Generation(name); ok {
@@ -221,8 +222,8 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 	if (strings.HasPrefix(name, "pannier/objects/") || strings.HasPrefix(name, "pannier/clients/") || strings.HasPrefix(name, parity.Folder+"/")) && (sums == nil || a.unfinished()) {
 		return
 	}
-	if a.copied(name) {
-		return
+	if a.copied(name) || path.Dir(name) == custody.Folder {
+		return // attached: see custody
 	}
 	a.foreign(name)
 }

@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,6 +12,7 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/objects"
 	"pannier/store"
+	"pannier/verify/custody"
 )
 
 // InspectOptions says what [Inspect] looks at. Media must be set.
@@ -48,11 +50,15 @@ type InspectedRelease struct {
 	Signatures int              `json:"signatures"`
 	Signature  string           `json:"signature"`
 	Key        string           `json:"key,omitempty"`
-	Digests    Digests          `json:"digests"`
-	Sealed     bool             `json:"sealed"`
-	Bytes      int64            `json:"bytes"`
-	Clients    []string         `json:"clients,omitempty"` // platforms that it has clients for on the drive
-	Updates    []objects.Update `json:"updates,omitempty"` // to this release, of paths that were packed
+
+	Fingerprint string `json:"fingerprint,omitempty"` // of that key
+	KeySource   string `json:"keySource,omitempty"`   // the file or manifest that it was read from
+
+	Digests Digests          `json:"digests"`
+	Sealed  bool             `json:"sealed"`
+	Bytes   int64            `json:"bytes"`
+	Clients []string         `json:"clients,omitempty"` // platforms that it has clients for on the drive
+	Updates []objects.Update `json:"updates,omitempty"` // to this release, of paths that were packed
 }
 
 // AdditionalImage is an image on the drive that is no part of a release.
@@ -68,12 +74,26 @@ type Inspection struct {
 	Blobs            Blobs              `json:"blobs"`
 	Sealed           bool               `json:"sealed"`
 	BundleID         string             `json:"bundleID,omitempty"`
+	Generation       uint64             `json:"generation,omitempty"` // of the seal
 	SealedAt         time.Time          `json:"sealedAt,omitzero"`
 	Program          string             `json:"program,omitempty"` // that sealed it
 	Notes            []string           `json:"notes,omitempty"`
+	Custody          *custody.State     `json:"custody,omitempty"` // what the custody log tells
+
+	Contents []InspectedBlob `json:"-"` // the largest first
 
 	Directory bool `json:"-"` // oc adm release mirror wrote it
 	Lacking   bool `json:"-"` // of such a folder: something is missing, or contradicts itself
+}
+
+// InspectedBlob is one blob or manifest that belongs on the drive.
+type InspectedBlob struct {
+	Digest   string
+	Size     int64
+	Complete bool     // as the index says
+	Sealed   uint64   // generation of the seal that first covered it
+	Owner    string   // the component that alone needs it, or what else it is
+	Releases []string // tags of the releases that need it
 }
 
 // Inspect says what is on a drive. Its errors are those of [Audit], and [bundle.ErrDamaged]
@@ -90,7 +110,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	defer b.Close()
 	out := &Inspection{Releases: []InspectedRelease{}, AdditionalImages: []AdditionalImage{}, Sealed: b.Seal != nil && !b.Interrupted}
 	if b.Seal != nil {
-		out.BundleID = b.Seal.Bundle.String()
+		out.BundleID, out.Generation = b.Seal.Bundle.String(), b.Seal.Generation
 		out.SealedAt, out.Program = b.Seal.Sealed, b.Seal.Program
 	}
 	if b.IndexProblem != nil {
@@ -115,6 +135,8 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 			out.AdditionalImages = append(out.AdditionalImages, AdditionalImage{Reference: img.Tag, Digest: img.Descriptor.Digest.String()})
 		}
 	}
+	out.Contents = contentsOf(b.Contents)
+	out.Custody = custody.Look(b.Layout, nil, time.Now())
 	if err := countBlobs(b, &out.Blobs); err != nil {
 		return nil, b.Layout.Diagnose(err)
 	}
@@ -154,6 +176,7 @@ func inspectRelease(ctx context.Context, c *bundle.Contents, blobs bundle.Blobs,
 		return r, err
 	}
 	r.Signature, r.Key, r.Signatures = verdict.Status, verdict.Key, len(verdict.Accepted)
+	r.Fingerprint, r.KeySource = verdict.Fingerprint, verdict.KeySource
 	if len(verdict.Accepted) > 0 {
 		// The verdict accepts only messages that name exactly this digest.
 		r.Digests.Signature = rel.Descriptor.Digest.String()
@@ -164,6 +187,46 @@ func inspectRelease(ctx context.Context, c *bundle.Contents, blobs bundle.Blobs,
 	text, err := c.TextDigest(ctx, blobs, rel.Tag)
 	r.Digests.ReleaseTxt = text.String()
 	return r, err
+}
+
+// contentsOf lists the blobs that belong to a bundle, and to whom in it.
+func contentsOf(c *bundle.Contents) []InspectedBlob {
+	images := map[string]store.Image{}
+	for _, img := range c.Images {
+		images[img.Tag] = img
+	}
+	out := make([]InspectedBlob, 0, len(c.Records))
+	for _, rec := range c.Records {
+		blob := InspectedBlob{Digest: rec.Digest.String(), Size: rec.Size, Complete: rec.State == store.StateComplete, Sealed: rec.Sealed}
+		for i, tag := range rec.Images {
+			img := images[tag]
+			owner := img.Name
+			if img.Kind != store.KindComponent {
+				owner = map[string]string{
+					store.KindRelease: "release image", store.KindAdditional: "additional images",
+					store.KindSignature: "signatures", store.KindDocuments: "documents",
+				}[img.Kind]
+			}
+			if i > 0 && owner != blob.Owner {
+				owner = "shared by several"
+			}
+			blob.Owner = owner
+			if img.Release != "" && !slices.Contains(blob.Releases, img.Release) {
+				blob.Releases = append(blob.Releases, img.Release)
+			}
+		}
+		if blob.Owner == "" {
+			blob.Owner = "other"
+		}
+		out = append(out, blob)
+	}
+	slices.SortFunc(out, func(x, y InspectedBlob) int {
+		if c := cmp.Compare(y.Size, x.Size); c != 0 {
+			return c
+		}
+		return strings.Compare(x.Digest, y.Digest)
+	})
+	return out
 }
 
 func countBlobs(b *bundle.Bundle, n *Blobs) error {

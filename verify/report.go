@@ -1,6 +1,9 @@
 package verify
 
-import "pannier/bundle"
+import (
+	"pannier/bundle"
+	"pannier/verify/custody"
+)
 
 // Status is the outcome of an audit. Of several, damaged wins over untrusted over incomplete.
 type Status string
@@ -67,6 +70,8 @@ type Report struct {
 
 	// Directory says that oc adm release mirror wrote what was audited.
 	Directory bool `json:"-"`
+
+	Custody *custody.State `json:"custody,omitempty"` // what the custody log tells
 
 	// Additional counts the images of no release, for which no signature is checked.
 	Additional int `json:"-"`

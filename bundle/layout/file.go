@@ -237,6 +237,29 @@ func (l *Layout) OverwriteFile(name string, data []byte) error {
 	})
 }
 
+// AppendFile adds data to the end of the file name, which is made if there is none, and makes
+// it durable. If that fails the file is as it was before, as far as the drive still lets it; a
+// power cut may leave a part of data.
+func (l *Layout) AppendFile(name string, data []byte) error {
+	f, fi, err := l.open(name, os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l.WriteFile(name, data)
+	}
+	if err != nil {
+		return classify(err)
+	}
+	if _, err = f.Seek(0, io.SeekEnd); err == nil {
+		_, err = f.Write(data)
+	}
+	if err == nil {
+		err = syncFile(f)
+	}
+	if err != nil {
+		_ = f.Truncate(fi.Size())
+	}
+	return classify(errors.Join(err, f.Close()))
+}
+
 // RemoveFolder removes the folder name, a slash path, and the files and folders in it. Links
 // are removed and not followed; that there is no such folder is no error.
 func (l *Layout) RemoveFolder(name string) error {

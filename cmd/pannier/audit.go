@@ -23,9 +23,11 @@ type auditFlags struct {
 	trustFlags
 	progressFlags
 	outputFlags
+	reportFlags
 
 	fromDir  cli.StringSlice
 	releases cli.StringSlice
+	signers  string
 	repair   bool
 	from     cli.StringSlice
 	drop     bool
@@ -44,10 +46,13 @@ func (s *session) auditCommand() *cli.Command {
 			Usage: "with --repair: remove what a pack that was given up has left beside what is sealed"},
 		&cli.StringFlag{Name: "refetch-list", Destination: &f.refetch, TakesFile: true,
 			Usage: "write to `FILE` what is lost and cannot be healed here, for \"pannier pack --only FILE\" on the internet side"},
+		&cli.StringFlag{Name: "trusted-signers", Destination: &f.signers, TakesFile: true,
+			Usage: "the custody log must be whole and signed by somebody that `FILE` names, in the format of ssh-keygen's allowed_signers"},
 	}
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel readers (default: one for each processor, at most 4)")...)
+	flags = append(flags, f.reportFlags.flags()...)
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{
@@ -60,7 +65,7 @@ func (s *session) auditCommand() *cli.Command {
 	}
 }
 
-func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error {
+func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err error) {
 	asJSON, err := f.json(s.command)
 	if err != nil {
 		return err
@@ -96,8 +101,19 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) error
 		}
 	}
 
+	if opts.Signers, err = s.trustedSigners(f.signers); err != nil {
+		return err
+	}
+	evidence, err := s.evidence(&f.reportFlags, false, verifier, opts.Media)
+	if err != nil {
+		return err
+	}
+	defer func() { err = evidence.finish(ctx, err) }()
+	opts.Progress = evidence.progress(opts.Progress)
+
 	report, err := s.auditOrRepair(ctx, f, opts)
 	s.progress.finish(err)
+	evidence.audited(ctx, opts, report, f.repair, err)
 	if report == nil {
 		return err
 	}

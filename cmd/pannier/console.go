@@ -160,12 +160,21 @@ func (c *console) mark(word string) string {
 	return "\x1b[1m" + word + "\x1b[0m"
 }
 
-// json prints one document to stdout. Control characters that encoding/json leaves alone
-// are escaped too: the document may be shown on a terminal.
+// json prints one document to stdout.
 func (c *console) json(doc any) error {
+	text, err := jsonText(doc)
+	if err == nil {
+		_, err = io.WriteString(c.stdout, text)
+	}
+	return err
+}
+
+// jsonText renders a document. Control characters that encoding/json leaves alone are escaped
+// too: it may be shown on a terminal.
+func jsonText(doc any) (string, error) {
 	raw, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
-		return err
+		return "", err
 	}
 	var b strings.Builder
 	for _, r := range string(raw) {
@@ -176,8 +185,7 @@ func (c *console) json(doc any) error {
 		b.WriteRune(r)
 	}
 	b.WriteByte('\n')
-	_, err = io.WriteString(c.stdout, b.String())
-	return err
+	return b.String(), nil
 }
 
 // table lays rows out in columns. Cells are made printable.

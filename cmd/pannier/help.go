@@ -49,6 +49,10 @@ var examples = map[string][]string{
 		"pannier inspect /media/usb/mirror",
 		"pannier inspect /media/usb/mirror --images -o json",
 	},
+	"attach": {
+		"pannier attach /media/usb/mirror clamav.log --as \"ClamAV 1.4 on kiosk 3\"",
+		"pannier attach /media/usb/mirror clamav.log --as \"ClamAV 1.4\" --sign-key kiosk",
+	},
 	"serve": {
 		"pannier serve /media/usb/mirror",
 		"pannier serve /media/usb/mirror --listen :5000 --tls --tls-save drive.pem",

@@ -10,6 +10,7 @@ import (
 
 	"pannier/bundle"
 	"pannier/verify"
+	"pannier/verify/custody"
 )
 
 type inspectFlags struct {
@@ -116,6 +117,23 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 			return err
 		}
 	}
+	if in.Custody == nil { // of a folder that oc wrote
+		in.Custody = &custody.State{}
+	}
+	for _, f := range in.Custody.Attached {
+		state := ""
+		if !f.Whole {
+			state = "  NOT AS IT WAS ATTACHED"
+		}
+		if err := c.print("attached, as claimed by the sender: %s\n  %s%s\n", f.As, f.Path, state); err != nil {
+			return err
+		}
+	}
+	for _, p := range in.Custody.Problems {
+		if err := c.print("note: custody log: %s\n", p); err != nil {
+			return err
+		}
+	}
 	for _, n := range in.Notes {
 		if err := c.print("note: %s\n", n); err != nil {
 			return err
@@ -134,6 +152,9 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 	rows := [][]string{{"blobs", blobs}, {"state", state}}
 	if in.BundleID != "" {
 		rows = append(rows, []string{"bundle", in.BundleID})
+	}
+	if in.Custody.Lines > 0 {
+		rows = append(rows, []string{"custody log", fmt.Sprintf("%d lines; %s", in.Custody.Lines, in.Custody.Vouched)})
 	}
 	return c.print("%s\n%s\n", media, trusted(table(rows)))
 }

@@ -28,6 +28,7 @@ type packFlags struct {
 	releaseTextFlag
 	clientFlag
 	updateGraphFlags
+	reportFlags
 
 	toDir   string
 	dest    string
@@ -68,6 +69,7 @@ func (s *session) packCommand() *cli.Command {
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
+	flags = append(flags, f.reportFlags.flags()...)
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json; with --dry-run")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{
@@ -80,7 +82,7 @@ func (s *session) packCommand() *cli.Command {
 	}
 }
 
-func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
+func (s *session) pack(ctx context.Context, f *packFlags, args []string) (err error) {
 	asJSON, err := f.dryJSON(s.command, f.dryRun)
 	if err != nil {
 		return err
@@ -108,6 +110,12 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 		return err
 	}
 	opts.Signatures = verifier
+	evidence, err := s.evidence(&f.reportFlags, opts.DryRun, verifier, opts.Media)
+	if err != nil {
+		return err
+	}
+	defer func() { err = evidence.finish(ctx, err) }()
+	opts.Progress = evidence.progress(opts.Progress)
 
 	warned := 0 // warnings that were printed with the plan
 	if !opts.DryRun {
@@ -125,6 +133,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) error {
 	if result == nil {
 		return err
 	}
+	evidence.packed(ctx, opts, result, err)
 	s.result = packResult(result)
 	s.warnAll(result.Warnings[min(warned, len(result.Warnings)):])
 	if printErr := s.printPack(f, opts, result, asJSON, err); err == nil {

@@ -69,6 +69,8 @@ type pushing struct {
 	asJSON bool
 	chain  *chain         // what comes at the cluster; nil if nothing does
 	reach  remote.Options // how registries are reached
+
+	evidence *evidence // nil leaves none
 }
 
 // pushOptions reads the flags that say what is done, all but REGISTRY/REPO.
@@ -130,6 +132,9 @@ func (s *session) pushed(ctx context.Context, p *pushing, result *apply.UnpackRe
 	s.progress.finish(err)
 	if result == nil {
 		return err
+	}
+	if p.evidence != nil {
+		p.evidence.unpacked(p.opts, result, err)
 	}
 	s.result = unpackResult(result)
 	if p.chain != nil {

@@ -14,6 +14,7 @@ import (
 
 type unpackFlags struct {
 	pushFlags
+	reportFlags
 
 	fromDir     cli.StringSlice
 	releases    cli.StringSlice
@@ -30,6 +31,7 @@ func (s *session) unpackCommand() *cli.Command {
 			Usage: "read from the drive only what the registry lacks; by default every selected blob is read and hashed"},
 	}
 	flags = append(flags, f.pushFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
+	flags = append(flags, f.reportFlags.flags()...)
 	return &cli.Command{
 		Name: "unpack", Usage: "put releases into a registry: drive -> registry [-> cluster]", ArgsUsage: "MEDIA... REGISTRY/REPO",
 		Description: "Every blob is verified before it is pushed; the drive is never written to. Nobody is asked\n" +
@@ -42,7 +44,7 @@ func (s *session) unpackCommand() *cli.Command {
 	}
 }
 
-func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) error {
+func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) (err error) {
 	p := &pushing{}
 	selectedBy, err := s.unpackOptions(f, args, p)
 	if err != nil {
@@ -57,6 +59,12 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) err
 			return err
 		}
 	}
+	if p.evidence, err = s.evidence(&f.reportFlags, opts.DryRun, opts.Signatures, opts.Media...); err != nil {
+		return err
+	}
+	defer func() { err = p.evidence.finish(ctx, err) }()
+	opts.Progress = p.evidence.progress(opts.Progress)
+
 	said := false
 	opts.Planned = func(r *apply.UnpackResult) {
 		said = true

@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"pannier/apply"
+	"pannier/bundle"
+	"pannier/bundle/layout"
+	"pannier/bundle/release"
+	"pannier/verify"
+	"pannier/verify/custody"
+)
+
+// What each command tells of itself: in the custody log of a drive that it wrote to, and in
+// its report.
+
+// packed takes in what a pack did.
+func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundle.PackResult, failure error) {
+	if r == nil || opts.DryRun {
+		return
+	}
+	if wrote := r.Moved+r.Resumed > 0 || r.Sealed; wrote && !r.Unchanged {
+		e.enterPacked(ctx, opts, r, failure)
+	}
+	rep := &e.report
+	rep.Notes = append(rep.Notes, r.Warnings...)
+	e.cell = func(drive *verify.Inspection, blob verify.InspectedBlob) string {
+		switch {
+		case !blob.Complete:
+			return custody.CellPartial
+		case r.Sealed && !r.Unchanged && blob.Sealed == drive.Generation:
+			return custody.CellReadBack
+		}
+		return custody.CellKept
+	}
+	if r.ReadBack.Blobs > 0 {
+		rep.Checks = append(rep.Checks, custody.Check{What: "everything that was written, read back and compared",
+			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%d blobs, %s, all right", r.ReadBack.Blobs, bytesText(r.ReadBack.Bytes))})
+	}
+	for _, rel := range r.Releases {
+		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: "against keys that do not come from the drive", Result: rel.Signature.Status})
+	}
+	if failure != nil || !r.Sealed {
+		return
+	}
+	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Packed and sealed",
+		Sentence: fmt.Sprintf("%d blobs and manifests, %s, were fetched or there before; each was accepted by its digest. What was written was flushed, read back and sealed.", r.Blobs, bytesText(r.Bytes)),
+		ToDo:     []string{"Unmount the drive, carry it over, and run \"pannier audit\" there: it reads every byte again."}}
+	if r.Unchanged {
+		rep.Verdict.Headline = "Sealed before, nothing to do"
+		rep.Verdict.Sentence = "Everything that was asked for was on the drive already. Nothing was written, and what the seal covers was not read again."
+		rep.Verdict.ToDo = []string{"Run \"pannier audit\": it reads every byte again."}
+	}
+	if r.SameDisk {
+		rep.Verdict.ToDo = append([]string{"This is the system's own disk: copy the folder to a drive, or mount the drive and pack again."}, rep.Verdict.ToDo...)
+	}
+}
+
+// enterPacked continues the log of the drive.
+func (e *evidence) enterPacked(ctx context.Context, opts bundle.PackOptions, r *bundle.PackResult, failure error) {
+	packed := e.entry(custody.Packed)
+	packed.Outcome = "finished"
+	if failure != nil || !r.Sealed {
+		packed.Outcome = "not finished"
+	}
+	packed.Detail = fmt.Sprintf("%s fetched, %s resumed", bytesText(r.Moved), bytesText(r.Resumed))
+	for _, rel := range r.Releases {
+		packed.Releases = append(packed.Releases, custody.Release{Release: rel.Tag, Digest: rel.Digest, Signature: rel.Signature.Status})
+	}
+	entries := []custody.Entry{packed}
+	if in, err := e.inspect(ctx, opts.Media); err == nil && r.Sealed {
+		sealed := e.entry(custody.Sealed)
+		sealed.Bundle, sealed.Generation = in.BundleID, in.Generation
+		sealed.Detail = fmt.Sprintf("%d blobs and manifests, %s; %d read back, past the cache by: %s", r.Blobs, bytesText(r.Bytes), r.ReadBack.Blobs, orWord(r.ReadBack.Method, "none"))
+		entries = append(entries, sealed)
+	}
+	e.record(opts.Media, entries...)
+}
+
+// audited takes in what an audit found; repaired says that it was one that heals.
+func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, r *verify.Report, repair bool, failure error) {
+	if r == nil {
+		return
+	}
+	rep := &e.report
+	states, healed := map[string]string{}, 0
+	for _, f := range r.Findings {
+		rep.Findings = append(rep.Findings, custody.Finding{Kind: string(f.Kind), Path: f.Path, Digest: f.Digest, Images: f.Images, Detail: f.Detail, Repaired: f.Repaired})
+		state := custody.CellDamaged
+		switch {
+		case f.Repaired:
+			state = custody.CellRepaired
+			healed++
+		case f.Kind == verify.KindUntrusted:
+			continue
+		case f.Kind == verify.KindPartial || f.Awaited > 0:
+			state = custody.CellPartial
+		case f.Kind == verify.KindMissing:
+			state = custody.CellMissing
+		}
+		if f.Digest != "" {
+			states[f.Digest] = state
+		}
+	}
+	if repair && healed > 0 {
+		entry := e.entry(custody.Repaired)
+		entry.Outcome, entry.Detail = string(r.Status), fmt.Sprintf("%d findings repaired, %d left", healed, len(r.Findings)-healed)
+		if in, err := e.inspect(ctx, opts.Media); err == nil {
+			entry.Bundle, entry.Generation = in.BundleID, in.Generation
+		}
+		e.record(opts.Media, entry)
+	}
+	e.cell = func(_ *verify.Inspection, blob verify.InspectedBlob) string {
+		switch {
+		case states[blob.Digest] != "":
+			return states[blob.Digest]
+		case len(opts.Releases) > 0 && !slices.ContainsFunc(blob.Releases, func(tag string) bool { return selects(opts.Releases, tag) }):
+			return custody.CellKept
+		}
+		return custody.CellProven
+	}
+	rep.Notes = append(rep.Notes, r.Notes...)
+	rep.Checks = append(rep.Checks,
+		custody.Check{What: "every blob read and hashed", How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, bytesText(r.Blobs.Bytes))},
+		custody.Check{What: "every small file", How: "against SHA256SUMS, which the seal vouches for", Result: countText(r.Findings)})
+	for _, rel := range r.Releases {
+		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: "against keys that do not come from the drive", Result: rel.Signature})
+	}
+	if failure != nil {
+		return
+	}
+	words := statusWords[r.Status]
+	v := custody.Verdict{State: custody.StateGood, Headline: "Whole", Sentence: words[1] + vouched(r)}
+	if r.Status != verify.StatusComplete {
+		v.State, v.Headline, v.Sentence = custody.StateBad, strings.ToUpper(words[0][:1])+strings.ToLower(words[0][1:]), countText(r.Findings)+"."
+		v.ToDo = append(v.ToDo, words[1])
+		if todo := strings.TrimSpace(remedy(opts.Media, r)); todo != "" {
+			v.ToDo = append(v.ToDo, todo)
+		}
+	}
+	if r.Status == verify.StatusIncomplete {
+		v.State = custody.StateIncomplete
+	}
+	rep.Verdict = v
+}
+
+// selects reports whether --release names a release tag, by its version or in full.
+func selects(selection []string, tag string) bool {
+	return slices.ContainsFunc(selection, func(s string) bool { return s == tag || strings.HasPrefix(tag, s+"-") })
+}
+
+// unpacked takes in what an unpack did.
+func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, failure error) {
+	if r == nil || opts.DryRun {
+		return
+	}
+	rep := &e.report
+	refused, proven := map[string]bool{}, map[string]bool{}
+	for _, one := range r.Refused {
+		refused[one.Digest] = true
+		rep.Findings = append(rep.Findings, custody.Finding{Kind: "refused", Digest: one.Digest, Images: one.Images, Detail: oneLine(one.Err)})
+	}
+	for _, d := range r.Proven {
+		proven[d.String()] = true
+	}
+	e.cell = func(_ *verify.Inspection, blob verify.InspectedBlob) string {
+		switch {
+		case refused[blob.Digest]:
+			return custody.CellDamaged
+		case proven[blob.Digest]:
+			return custody.CellProven
+		}
+		return custody.CellKept
+	}
+	rep.Notes = append(rep.Notes, r.Warnings...)
+	d := &custody.Delivery{Registry: opts.Destination.String(), Pushed: r.Pushed, Mounted: r.Mounted, Present: r.Present, Skipped: r.Skipped, Documents: r.Documents, Refused: len(r.Refused)}
+	for _, o := range r.Objects {
+		d.Objects = append(d.Objects, fmt.Sprintf("%s %s", o.Kind, o.Name))
+	}
+	for _, c := range r.Contacts {
+		text := c.Host + " (" + c.Why
+		if c.Proxy != "" {
+			text += ", through the proxy " + c.Proxy
+		}
+		d.Contacts = append(d.Contacts, text+")")
+	}
+	rep.Delivery = d
+	read := r.Pushed.Blobs + r.Present.Blobs + r.Documents.Blobs
+	rep.Checks = append(rep.Checks, custody.Check{What: "blobs read from the drive and hashed while they passed", How: "SHA-256; a bad one is never committed at the registry",
+		Result: fmt.Sprintf("%d blobs, %s", read, bytesText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
+	left := 0
+	for _, rel := range r.Releases {
+		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: "against keys that do not come from the drive", Result: rel.Signature.Status})
+		if !rel.Complete {
+			left++
+			continue
+		}
+		e.images[rel.Tag] = rel.Image
+	}
+	if failure != nil {
+		if len(r.Refused) > 0 {
+			rep.Verdict = custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole", Sentence: fmt.Sprintf("%d blobs or images were refused, and nothing that names them was pushed; the rest was.", len(r.Refused))}
+		}
+		return
+	}
+	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Delivered", Sentence: fmt.Sprintf("Everything that was selected is at the registry: %d blobs were pushed, %d were there.", r.Pushed.Blobs, r.Mounted.Blobs+r.Present.Blobs+r.Skipped.Blobs)}
+	if len(r.Objects) > 0 && left == 0 {
+		rep.Verdict.ToDo = []string{"Apply the cluster objects, if that has not been done, then ask the cluster for the release: pannier apply, pannier upgrade."}
+	}
+}

@@ -1,0 +1,69 @@
+package verify
+
+import (
+	"fmt"
+	"time"
+
+	"pannier/verify/custody"
+)
+
+// custody says what the custody log tells. It stands outside the seal and nothing depends on
+// it: what is wrong with it is a note. Who names trusted signers asks for a log that they
+// vouch for, and then it is a finding.
+func (a *audit) custody() {
+	s := custody.Look(a.l, a.opts.Signers, time.Now())
+	a.report.Custody = s
+	problems := s.Problems
+	if a.b.Seal != nil && s.Lines > 0 && !tellsOf(s.Log, a.b.Seal.Generation, a.b.Seal.Bundle.String()) {
+		problems = append(problems, "it does not tell of the seal that is on the drive")
+	}
+	if a.opts.Signers != nil && !s.Trusted {
+		problems = append(problems, s.Vouched)
+	}
+	for _, p := range problems {
+		if a.opts.Signers == nil {
+			a.note("custody log: %s", p)
+			continue
+		}
+		a.find(Finding{Kind: KindUntrusted, Path: custody.LogName, Detail: p})
+	}
+	if s.Lines > 0 {
+		a.note("custody log: %s; %s", lastText(s.Log), s.Vouched)
+	}
+	for _, name := range s.Unlisted {
+		a.note("%s is not named by the custody log: nobody says what it is", name)
+	}
+	for _, f := range s.Attached {
+		a.note("attached, as claimed by the sender and not checked here: %s (%s)", f.As, f.Path)
+	}
+}
+
+// tellsOf reports whether the log says that this bundle was sealed.
+func tellsOf(l *custody.Log, generation uint64, bundle string) bool {
+	for _, line := range l.Lines {
+		if (line.Event == custody.Sealed || line.Event == custody.Repaired) && line.Generation == generation && line.Bundle == bundle {
+			return true
+		}
+	}
+	return false
+}
+
+// lastText says how many lines there are and what the last of them tells.
+func lastText(l *custody.Log) string {
+	text := fmt.Sprintf("%d lines", len(l.Lines))
+	for i := len(l.Lines) - 1; i >= 0; i-- {
+		line := l.Lines[i]
+		if line.Err != nil || line.Event == custody.Signed {
+			continue
+		}
+		text += ", the last tells that it was " + line.Event
+		if !line.Time.IsZero() {
+			text += " on " + line.Time.UTC().Format(time.DateTime) + " UTC"
+		}
+		if line.User != "" || line.Host != "" {
+			text += " by " + line.User + "@" + line.Host
+		}
+		break
+	}
+	return text
+}

@@ -1,0 +1,180 @@
+package custody
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strings"
+	"time"
+)
+
+//go:embed report.html.tmpl
+var reportTemplate string
+
+var reportHTML = template.Must(template.New("report").Funcs(template.FuncMap{
+	"bytes":   bytesText,
+	"seconds": func(s float64) string { return fmt.Sprintf("%.1f", s) },
+	"clock":   func(t time.Time) string { return t.UTC().Format(time.DateTime) },
+	"day":     func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
+	"first":   first,
+	"last":    last,
+	"over":    func(n, have int) int { return max(0, have-n) },
+	"swatch":  swatch,
+}).Parse(reportTemplate))
+
+// first returns the first n elements of a list of the report.
+func first(n int, list any) (any, error) {
+	return part(list, func(have int) (int, int) { return 0, min(n, have) })
+}
+
+// last returns the last n.
+func last(n int, list any) (any, error) {
+	return part(list, func(have int) (int, int) { return max(0, have-n), have })
+}
+
+func part(list any, of func(have int) (from, to int)) (any, error) {
+	switch l := list.(type) {
+	case []string:
+		from, to := of(len(l))
+		return l[from:to], nil
+	case []ReleaseReport:
+		from, to := of(len(l))
+		return l[from:to], nil
+	case []AdditionalImage:
+		from, to := of(len(l))
+		return l[from:to], nil
+	case []AttachedFile:
+		from, to := of(len(l))
+		return l[from:to], nil
+	case []Finding:
+		from, to := of(len(l))
+		return l[from:to], nil
+	case []Entry:
+		from, to := of(len(l))
+		return l[from:to], nil
+	}
+	return nil, fmt.Errorf("no part of a %T", list)
+}
+
+// page is what the template shows beside the report's own fields.
+type page struct {
+	*Report
+	Maps       []driveMap
+	Components []bar
+	Rate       template.HTML
+	RateText   string
+	Open       string // how much is wrong
+	Repaired   string
+}
+
+type driveMap struct {
+	Media   string
+	Drawing template.HTML
+	Legend  []legend
+	Shared  string
+}
+
+type bar struct {
+	Component
+	Width string // percent
+}
+
+// HTML writes the report as one page that needs nothing beside it.
+func (r *Report) HTML(w io.Writer) error {
+	r = r.plain()
+	p := page{Report: r, Rate: rateDrawing(r.Phases), Components: bars(r.Drives)}
+	if t := rateOf(r.Phases); t != nil {
+		p.RateText = fmt.Sprintf("Peak %s/s, average %s/s; %.1f seconds from left to right. A dotted line is where a phase begins.",
+			bytesText(int64(t.peak)), bytesText(int64(t.average())), t.length)
+	}
+	p.Open, p.Repaired = r.counts()
+	for i, d := range r.Drives {
+		m := driveMap{Drawing: mapDrawing(d.Map), Legend: legendOf(d.Map)}
+		if m.Drawing == "" {
+			continue
+		}
+		// Several drawings on one page need names of their own.
+		m.Drawing = template.HTML(strings.NewReplacer(`"TITLE DESC"`, fmt.Sprintf(`"map%d mapdesc%d"`, i, i), `"TITLE"`, fmt.Sprintf(`"map%d"`, i), `"DESC"`, fmt.Sprintf(`"mapdesc%d"`, i)).Replace(string(m.Drawing)))
+		if len(r.Drives) > 1 {
+			m.Media = d.Media
+		}
+		if len(d.Map) > maxCells {
+			m.Shared = fmt.Sprintf("%d blobs share one, which has the worst state of them", (len(d.Map)+maxCells-1)/maxCells)
+		}
+		p.Maps = append(p.Maps, m)
+	}
+	return reportHTML.Execute(w, p)
+}
+
+// counts says how much is wrong, and how much was.
+func (r *Report) counts() (open, repaired string) {
+	n := 0
+	for _, f := range r.Findings {
+		if f.Repaired {
+			n++
+		}
+	}
+	switch left := len(r.Findings) - n; {
+	case left == 1:
+		open = "1 finding; the appendix lists it."
+	case left > 0:
+		open = fmt.Sprintf("%d findings; the appendix lists them.", left)
+	}
+	if n > 0 {
+		repaired = fmt.Sprintf("%d were repaired in this run.", n)
+	}
+	return open, repaired
+}
+
+// maxBars is how many components are drawn; the others are one bar.
+const maxBars = 7
+
+// bars are the largest components of all drives together.
+func bars(drives []DriveReport) []bar {
+	byName := map[string]*Component{}
+	var all []*Component
+	for _, d := range drives {
+		for _, c := range d.Components {
+			if byName[c.Name] == nil {
+				byName[c.Name] = &Component{Name: c.Name}
+				all = append(all, byName[c.Name])
+			}
+			byName[c.Name].Bytes += c.Bytes
+			byName[c.Name].Blobs += c.Blobs
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *Component) int { return int(max(-1, min(1, b.Bytes-a.Bytes))) })
+	if len(all) > maxBars+1 {
+		rest := &Component{Name: fmt.Sprintf("the other %d", len(all)-maxBars)}
+		for _, c := range all[maxBars:] {
+			rest.Bytes += c.Bytes
+			rest.Blobs += c.Blobs
+		}
+		all = append(all[:maxBars:maxBars], rest)
+	}
+	most := int64(1)
+	for _, c := range all {
+		most = max(most, c.Bytes)
+	}
+	var out []bar
+	for _, c := range all {
+		out = append(out, bar{Component: *c, Width: num(100 * float64(c.Bytes) / float64(most))})
+	}
+	return out
+}
+
+// bytesText renders a number of bytes in binary units.
+func bytesText(n int64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, unit := float64(n)/1024, 0
+	for f >= 1023.95 && unit < len(units)-1 {
+		f /= 1024
+		unit++
+	}
+	return fmt.Sprintf("%.1f %ciB", f, units[unit])
+}

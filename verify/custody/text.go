@@ -1,0 +1,185 @@
+package custody
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// Text writes the report as plain text, for a printer or a mail.
+func (r *Report) Text(w io.Writer) error {
+	t := &textReport{r: r.plain()}
+	t.answers()
+	t.run()
+	t.found()
+	for _, d := range t.r.Drives {
+		t.drive(d)
+	}
+	t.delivery()
+	t.list("NOTES", t.r.Notes)
+	_, err := w.Write(t.out.Bytes())
+	return err
+}
+
+type textReport struct {
+	r   *Report
+	out bytes.Buffer
+}
+
+func (t *textReport) say(format string, args ...any) { fmt.Fprintf(&t.out, format+"\n", args...) }
+
+func (t *textReport) head(title string) { t.say("\n%s\n%s", title, strings.Repeat("-", len(title))) }
+
+func (t *textReport) list(title string, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	t.head(title)
+	for _, l := range lines {
+		t.say("- %s", l)
+	}
+}
+
+func (t *textReport) table(rows ...[]string) {
+	w := tabwriter.NewWriter(&t.out, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, "  "+strings.Join(row, "\t"))
+	}
+	w.Flush()
+}
+
+// answers are the four questions of whoever signs.
+func (t *textReport) answers() {
+	r := t.r
+	t.say("REPORT OF A CROSSING: pannier %s, %s UTC", r.Command, r.Ended.UTC().Format(time.DateTime))
+	t.say("\n%s\n%s", strings.ToUpper(r.Verdict.Headline), r.Verdict.Sentence)
+	t.head("WHAT CROSSED")
+	for _, d := range r.Drives {
+		for _, rel := range d.Releases {
+			t.say("OpenShift %s, %d images, %s\n  %s", rel.Release, rel.Images, bytesText(rel.Bytes), rel.Digest)
+		}
+		for _, a := range d.Additional {
+			t.say("image %s\n  %s", a.Reference, a.Digest)
+		}
+		t.say("%d blobs and manifests, %s", d.Blobs, bytesText(d.Bytes))
+		if d.Bundle != "" {
+			t.say("bundle id\n  %s", d.Bundle)
+		}
+	}
+	if len(r.Drives) == 0 {
+		t.say("Nothing can be said of the drive: it could not be read.")
+	}
+	t.head("IS IT WHOLE")
+	for _, c := range r.Checks {
+		t.say("%s: %s (%s)", c.What, c.Result, c.How)
+	}
+	open, repaired := r.counts()
+	for _, text := range []string{open, repaired} {
+		if text != "" {
+			t.say("%s", text)
+		}
+	}
+	t.head("WHO VOUCHES FOR IT")
+	t.say("%s", r.Verdict.Vouched)
+	for _, d := range r.Drives {
+		for _, rel := range d.Releases {
+			t.say("%s: signature %s", rel.Release, strings.TrimSpace(rel.Signature+" "+strings.TrimSpace(rel.Key+" "+rel.Fingerprint)))
+		}
+		if d.Custody != nil && d.Custody.Lines > 0 {
+			t.say("custody log of %d lines: %s", d.Custody.Lines, d.Custody.Vouched)
+		}
+	}
+	t.head("WHAT TO DO")
+	for _, e := range r.Errors {
+		t.say("error: %s", e)
+	}
+	for _, todo := range r.Verdict.ToDo {
+		t.say("- %s", todo)
+	}
+	if len(r.Verdict.ToDo) == 0 {
+		t.say("Nothing: go on.")
+	}
+}
+
+func (t *textReport) run() {
+	r := t.r
+	t.head("THE RUN")
+	who := "left out"
+	if !r.Redacted {
+		who = fmt.Sprintf("host %s, user %s", r.Host, r.User)
+	}
+	t.table([]string{"command", r.Typed}, []string{"program", strings.TrimSpace(r.Program + " " + r.Commit + " " + r.Platform)},
+		[]string{"where and who", who},
+		[]string{"when", fmt.Sprintf("%s to %s UTC, %.1f seconds", r.Started.UTC().Format(time.DateTime), r.Ended.UTC().Format(time.DateTime), r.Seconds)},
+		[]string{"exit code", fmt.Sprint(r.ExitCode)})
+	for _, p := range r.Phases {
+		t.table([]string{p.Name, fmt.Sprintf("%.1f seconds", p.Seconds), bytesText(p.Bytes)})
+	}
+}
+
+func (t *textReport) found() {
+	if len(t.r.Findings) == 0 {
+		return
+	}
+	t.head("WHAT WAS FOUND, REPAIRED OR REFUSED")
+	for _, f := range t.r.Findings {
+		state, where := f.Kind, f.Path
+		if f.Repaired {
+			state += ", repaired"
+		}
+		if where == "" {
+			where = f.Digest
+		}
+		t.say("%s: %s: %s", state, where, f.Detail)
+	}
+}
+
+func (t *textReport) drive(d DriveReport) {
+	t.head(strings.TrimSpace("THE DRIVE " + d.Media))
+	for _, rel := range d.Releases {
+		t.say("OpenShift %s", rel.Release)
+		t.table([]string{"digest", rel.Digest}, []string{"source", rel.Source}, []string{"at the registry", rel.Delivered})
+		for _, p := range rel.Parts {
+			t.table([]string{"  " + p.Name, p.Digest, bytesText(p.Bytes)})
+		}
+	}
+	for _, l := range legendOf(d.Map) {
+		t.say("%d blobs %s, %s", l.Count, l.Label, bytesText(l.Bytes))
+	}
+	for i, e := range d.Entries {
+		if i == 0 {
+			t.head("CUSTODY LOG")
+		}
+		who := strings.Trim(e.User+"@"+e.Host, "@")
+		text := e.Detail
+		if e.File != nil {
+			text = fmt.Sprintf("%s, as claimed by the sender: %s %s", e.File.As, e.File.Path, e.File.Digest)
+		}
+		when := ""
+		if !e.Time.IsZero() {
+			when = e.Time.UTC().Format(time.DateTime)
+		}
+		t.table([]string{when, strings.Trim(e.Event+": "+e.Outcome, ": "), who, text})
+	}
+	if d.Custody != nil {
+		t.list("WHAT IS WRONG WITH THE CUSTODY LOG", d.Custody.Problems)
+	}
+}
+
+func (t *textReport) delivery() {
+	d := t.r.Delivery
+	if d == nil {
+		return
+	}
+	t.head("WHERE IT WENT")
+	t.table([]string{"registry", d.Registry},
+		[]string{"pushed", fmt.Sprintf("%d blobs, %s", d.Pushed.Blobs, bytesText(d.Pushed.Bytes))},
+		[]string{"there already", fmt.Sprintf("%d blobs, %s", d.Present.Blobs, bytesText(d.Present.Bytes))},
+		[]string{"not read", fmt.Sprintf("%d blobs, %s", d.Skipped.Blobs, bytesText(d.Skipped.Bytes))},
+		[]string{"refused", fmt.Sprint(d.Refused)},
+		[]string{"cluster objects", strings.Join(d.Objects, ", ")},
+		[]string{"contacted", strings.Join(d.Contacts, ", ")})
+}
