@@ -369,7 +369,7 @@ func TestPowerCutAnywhere(t *testing.T) {
 }
 
 // cutsPerMedium is how many drives of each kind are packed again in the quick tests.
-const cutsPerMedium = 4
+const cutsPerMedium = 2
 
 // Without the second sync, and without the sync of folders, a power cut costs what the drive
 // says it has: the test above would see it.

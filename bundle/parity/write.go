@@ -284,6 +284,9 @@ func (w *writer) readBack(ctx context.Context, rawMap []byte) error {
 	}
 	bad, err := (&Generation{Map: w.m, Number: g, layout: l}).CheckParity(ctx)
 	if err == nil && len(bad) > 0 {
+		if err := l.Gone(); err != nil { // a slice that cannot be read counts as bad
+			return err
+		}
 		file, offset := w.m.parityAt(bad[0]/w.m.parity, bad[0]%w.m.parity)
 		err = fmt.Errorf("read back: %s: at offset %d: %w", slicesName(g, file), offset, content.ErrDigest)
 	}

@@ -110,8 +110,8 @@ func (c faultCase) fault() baddrive.Fault {
 var hexes = regexp.MustCompile(`[0-9a-f]{64}|-\d+\.`)
 
 // faultCases are all that can go wrong with calls that a real run made. Without the build
-// tag faults there is one case for each kind of call on each kind of file, the errors taking
-// turns.
+// tag faults there is one case for every eighth kind of call on a kind of file, the errors
+// taking turns.
 func faultCases(ops []baddrive.Op) []faultCase {
 	var all []faultCase
 	turn, seen := 0, map[string]bool{}
@@ -136,8 +136,10 @@ func faultCases(ops []baddrive.Op) []faultCase {
 			} else {
 				seen[class] = true
 			}
-			cases = cases[turn%len(cases):][:1]
-			turn++
+			if turn++; turn%8 != 0 {
+				continue
+			}
+			cases = cases[turn/8%len(cases):][:1]
 		}
 		all = append(all, cases...)
 	}
