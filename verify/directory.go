@@ -233,7 +233,7 @@ func inspectDirectory(ctx context.Context, opts InspectOptions) (*Inspection, er
 		if err != nil {
 			return nil, err
 		}
-		out.Releases = append(out.Releases, r)
+		out.add(r)
 	}
 	return out, nil
 }

@@ -3,6 +3,7 @@ package verify_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -195,7 +196,6 @@ func TestResealed(t *testing.T) {
 		"release.txt of another release": {func(e *edit, _ *sample.Release) {
 			e.Documents[tag]["release.txt"] = []byte("Digest: sha256:" + zeros64 + "\nPull From: quay.io/a/b@sha256:" + zeros64 + "\n")
 		}, "document release.txt: its digest is another one there"},
-		"junk updates": {junk("updates.json"), ""},
 		"update from nowhere": {func(e *edit, _ *sample.Release) {
 			e.Documents[tag]["updates.json"] = []byte(`{"updates":[{"from":""}]}`)
 		}, "document updates.json"},
@@ -229,11 +229,18 @@ func TestResealed(t *testing.T) {
 					words = without
 				}
 				says(t, media, words)
-				if _, err := verify.Inspect(t.Context(), verify.InspectOptions{Media: media, Cache: t.TempDir()}); err != nil {
-					t.Errorf("inspect: %v", err)
-				}
+				inspects(t, media)
 			})
 		}
+	}
+}
+
+// inspects looks at a drive that is damaged: there is something to show all the same.
+func inspects(t *testing.T, media string) {
+	t.Helper()
+	i, err := verify.Inspect(t.Context(), verify.InspectOptions{Media: media, Cache: t.TempDir()})
+	if i == nil || err != nil && !errors.Is(err, bundle.ErrDamaged) {
+		t.Errorf("inspect: %v", err)
 	}
 }
 
@@ -350,9 +357,7 @@ func TestSparseFiles(t *testing.T) {
 			if r.Status == verify.StatusComplete {
 				t.Errorf("%s %+v", r.Status, r.Findings)
 			}
-			if _, err := verify.Inspect(t.Context(), verify.InspectOptions{Media: media, Cache: t.TempDir()}); err != nil {
-				t.Errorf("inspect: %v", err)
-			}
+			inspects(t, media)
 			if took := time.Since(begun); took > 8*time.Second {
 				t.Errorf("it took %v", took)
 			}

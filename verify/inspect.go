@@ -59,6 +59,8 @@ type InspectedRelease struct {
 	Bytes   int64            `json:"bytes"`
 	Clients []string         `json:"clients,omitempty"` // platforms that it has clients for on the drive
 	Updates []objects.Update `json:"updates,omitempty"` // to this release, of paths that were packed
+
+	problems []string // captured documents that cannot be read, and why
 }
 
 // AdditionalImage is an image on the drive that is no part of a release.
@@ -128,7 +130,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 			return nil, b.Layout.Diagnose(err)
 		}
 		r.Sealed, r.Clients = b.Seal != nil, b.Clients(rel.Tag)
-		out.Releases = append(out.Releases, r)
+		out.add(r)
 	}
 	for _, img := range b.Contents.Images {
 		if img.Kind == store.KindAdditional {
@@ -182,11 +184,23 @@ func inspectRelease(ctx context.Context, c *bundle.Contents, blobs bundle.Blobs,
 		r.Digests.Signature = rel.Descriptor.Digest.String()
 	}
 	if r.Updates, err = c.Updates(rel.Tag); err != nil {
-		return r, err
+		r.problems = append(r.problems, err.Error())
 	}
 	text, err := c.TextDigest(ctx, blobs, rel.Tag)
+	if ctx.Err() != nil {
+		return r, ctx.Err()
+	}
+	if err != nil {
+		r.problems = append(r.problems, err.Error())
+	}
 	r.Digests.ReleaseTxt = text.String()
-	return r, err
+	return r, nil
+}
+
+// add adds a release, and notes what is wrong with it.
+func (i *Inspection) add(r InspectedRelease) {
+	i.Releases = append(i.Releases, r)
+	i.Notes = append(i.Notes, r.problems...)
 }
 
 // contentsOf lists the blobs that belong to a bundle, and to whom in it.
