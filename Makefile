@@ -108,20 +108,24 @@ bench: build readers bin/crane ## pannier beside the floor and other tools (minu
 microbench: ## every Go benchmark; compare two runs with `go tool -modfile=testdata/tools/go.mod benchstat`
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem ./...
 
-dist: ## static binaries for PLATFORMS as reproducible archives in dist/, with SHA256SUMS
-	rm -rf dist && mkdir -p dist
+DIST ?= dist
+
+dist: build ## for PLATFORMS, reproducible, in dist/: archives, deb and rpm, bills of materials, a container image, SHA256SUMS
+	rm -rf "$(DIST)" && mkdir -p "$(DIST)"
+	$(GO) -C testdata/tools run ./archive -dist "$$(realpath "$(DIST)")" -share ../../bin/pannier
 	@set -e; for p in $(PLATFORMS); do \
 		os=$${p%/*}; arch=$${p#*/}; exe=; [ "$$os" = windows ] && exe=.exe; \
 		echo "dist $$os/$$arch"; \
-		GOOS=$$os GOARCH=$$arch $(BUILD) -o "dist/$$os-$$arch/pannier$$exe" ./cmd/pannier; \
+		GOOS=$$os GOARCH=$$arch $(BUILD) -o "$(DIST)/$$os-$$arch/pannier$$exe" ./cmd/pannier; \
 	done
-	$(GO) -C testdata/tools run ./archive -root ../.. -version '$(VERSION)'
+	$(GO) -C testdata/packages run . -root ../.. -dist "$$(realpath "$(DIST)")" -version '$(VERSION)' -epoch "$$($(GO) -C testdata/tools run ./archive -root ../.. -epoch)"
+	$(GO) -C testdata/tools run ./archive -root ../.. -dist "$$(realpath "$(DIST)")" -version '$(VERSION)'
 
 tidy: ## go mod tidy, in every module
-	$(GO) mod tidy && $(GO) -C testdata/tools mod tidy && $(GO) -C testdata/kubeplane mod tidy && $(GO) -C testdata/readers mod tidy
+	$(GO) mod tidy && $(GO) -C testdata/tools mod tidy && $(GO) -C testdata/kubeplane mod tidy && $(GO) -C testdata/readers mod tidy && $(GO) -C testdata/packages mod tidy
 
 tidy-check: ## fail where go mod tidy would change something
-	$(GO) mod tidy -diff && $(GO) -C testdata/tools mod tidy -diff && $(GO) -C testdata/kubeplane mod tidy -diff && $(GO) -C testdata/readers mod tidy -diff
+	$(GO) mod tidy -diff && $(GO) -C testdata/tools mod tidy -diff && $(GO) -C testdata/kubeplane mod tidy -diff && $(GO) -C testdata/readers mod tidy -diff && $(GO) -C testdata/packages mod tidy -diff
 
 clean: ## remove what make made
 	rm -rf bin dist
