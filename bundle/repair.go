@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -114,7 +113,7 @@ func (r *Repair) Heal(ctx context.Context, bad []digest.Digest) (*Healed, error)
 	if err != nil {
 		return done, err
 	}
-	if g, raw, ok := b.sealCopy(); ok {
+	if g, raw, ok := b.sealCopy(); ok && !b.Blocked(sealName(g)) {
 		if err := r.put(sealName(g), raw); err != nil {
 			return done, err
 		}
@@ -124,6 +123,9 @@ func (r *Repair) Heal(ctx context.Context, bad []digest.Digest) (*Healed, error)
 	}
 	if b.sealing() == neverSealed {
 		return done, r.clean(ctx, b, nil)
+	}
+	if err := r.clearFolders(); err != nil {
+		return done, err
 	}
 	walked, err := r.healBlobs(ctx, b, bad, done)
 	if err != nil {
@@ -143,7 +145,7 @@ func (r *Repair) Heal(ctx context.Context, bad []digest.Digest) (*Healed, error)
 		return done, err
 	}
 	if r.stale(b, walked) {
-		if done.Kept = r.unfit(ctx, walked, done); done.Kept == "" {
+		if done.Kept = r.unfit(ctx, b, walked, done); done.Kept == "" {
 			if err := r.reissue(ctx, b, walked); err != nil {
 				return done, err
 			}
@@ -217,7 +219,10 @@ func (b *Bundle) Expected(walked *Contents) map[digest.Digest]store.Record {
 }
 
 // unfit says why what the layout index names cannot be sealed again; "" if it can.
-func (r *Repair) unfit(ctx context.Context, walked *Contents, done *Healed) string {
+func (r *Repair) unfit(ctx context.Context, b *Bundle, walked *Contents, done *Healed) string {
+	if name := b.blockedFile(); name != "" {
+		return fmt.Sprintf("a folder that is not empty stands where %s belongs; look what it holds, and take it away", name)
+	}
 	if n := len(done.Lost); n > 0 {
 		return fmt.Sprintf("%d blobs are lost, and a new seal would promise them", n)
 	}
@@ -340,17 +345,4 @@ func (r *Repair) removeOlder(b *Bundle) error {
 		}
 	}
 	return nil
-}
-
-// clear removes a link or a special file that stands where a file of ours must be. It is no
-// use to anybody there, and nothing is followed.
-func (r *Repair) clear(name string) error {
-	f, err := r.l.OpenFile(name)
-	if err == nil {
-		return f.Close()
-	}
-	if errors.Is(err, fs.ErrNotExist) || !errors.Is(err, layout.ErrUnsafe) {
-		return nil
-	}
-	return r.l.RemoveFile(name)
 }

@@ -97,7 +97,7 @@ func (r *Repair) parityMaps(g *parity.Generation, want map[string]digest.Digest)
 			continue
 		}
 		other, err := r.l.ReadFile(names[1-i], parity.MaxMap)
-		if err != nil || digest.FromBytes(other) != want[name] {
+		if err != nil || digest.FromBytes(other) != want[name] || blocked(r.l, name) {
 			continue
 		}
 		if err := r.clear(name); err != nil {
@@ -133,7 +133,7 @@ func (r *Repair) paritySlices(ctx context.Context, g *parity.Generation, bad []i
 	}
 	for _, name := range g.Files() {
 		restored := places[name]
-		if len(restored) == 0 {
+		if len(restored) == 0 || blocked(r.l, name) {
 			continue
 		}
 		if err := r.clear(name); err != nil {

@@ -37,7 +37,7 @@ func (r *Repair) restoreFiles(ctx context.Context, b *Bundle, walked *Contents) 
 			continue
 		}
 		want := f.want[name]
-		if ofParity(name) || f.right(name, want) {
+		if ofParity(name) || f.right(name, want) || b.Blocked(name) {
 			continue
 		}
 		data, ok := f.bytes(name, want)
@@ -75,7 +75,7 @@ func (r *Repair) copyBack(b *Bundle) error {
 	}
 	for _, name := range []string{fileSums, sealName(g)} {
 		raw, err := r.l.ReadFile(name, maxIndexDB)
-		if err != nil || name == fileSums && b.Seal.Files[fileSums].Check(raw) != nil {
+		if err != nil || name == fileSums && b.Seal.Files[fileSums].Check(raw) != nil || b.Blocked(CopyName(g, name)) {
 			continue
 		}
 		if err := r.clear(CopyName(g, name)); err != nil {
@@ -304,7 +304,7 @@ func (f *files) sumsAgain(name string, want digest.Digest) ([]byte, bool) {
 // Restorable reports whether the small file name, which is damaged or missing, can be put back
 // byte for byte from what else is on the drive.
 func (b *Bundle) Restorable(ctx context.Context, name string, walked *Contents) bool {
-	if b.Seal == nil || walked == nil {
+	if b.Seal == nil || walked == nil || b.Blocked(name) {
 		return false
 	}
 	f := &files{b: b, walked: walked}

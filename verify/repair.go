@@ -110,9 +110,9 @@ func (a *audit) judge(ctx context.Context) {
 		switch {
 		case a.blobFinding(f) || strings.HasPrefix(f.Path, "pannier/partial/") || f.Kind == KindUnsealed || f.Kind == KindUntrusted:
 			f.Healable = a.healable(f)
-		case f.Kind == KindExtra: // a link in the place of a file of ours, perhaps
-			f.Healable = a.b.Restorable(ctx, f.Path, a.walked)
-		case !sealed:
+		case f.Kind == KindExtra: // a link in the place of a file or folder of ours, perhaps
+			f.Healable = sealed && bundle.SmallFolder(f.Path) || a.b.Restorable(ctx, f.Path, a.walked)
+		case !sealed || a.b.Blocked(f.Path):
 		default:
 			f.Healable = whole || a.b.Restorable(ctx, f.Path, a.walked)
 		}
@@ -140,6 +140,8 @@ func (a *audit) listLost() {
 // beyond reports whether a finding keeps the contents from being sealed again.
 func (a *audit) beyond(f Finding) bool {
 	switch {
+	case f.Kind != KindUnsealed && f.Kind != KindExtra && a.b.Blocked(f.Path): // those two are of folders
+		return true
 	case f.Path == "index.json" && f.Kind == KindCorrupt && len(f.Images) > 0: // a release that is not what its image says
 		return true
 	case a.blobFinding(f):
@@ -169,7 +171,7 @@ func (a *audit) healable(f Finding) bool {
 	case a.b.Seal == nil && !a.b.Resealable():
 		return false
 	case a.blobFinding(f) && needed:
-		return a.b.Carries(d) || a.mendable[d]
+		return (a.b.Carries(d) || a.mendable[d]) && !a.b.Blocked(f.Path)
 	case a.blobFinding(f) && f.Digest != "": // nobody needs it: it can go
 		return !pending && !a.b.Interrupted || a.b.Leftovers
 	}
