@@ -20,6 +20,7 @@ import (
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
+	"pannier/verify/custody"
 	"pannier/verify/signature"
 )
 
@@ -243,6 +244,12 @@ var catalogue = []struct {
 		"P2009", "the drive is write-protected",
 		"the drive is write-protected: a switch on its side, a mount option, or a file system that was found damaged and made read-only",
 		"remove the protection or mount it for writing (audit, inspect and unpack need no writing)",
+		rerunAfter,
+	}},
+	{[]error{custody.ErrFull}, advice{
+		"P2019", "the custody log is full",
+		"pannier/custody.jsonl on the drive has grown to its limit, which takes years of use or somebody who filled it",
+		"look at it (it is text); to begin a new one keep a copy elsewhere and remove it: nothing else on the drive depends on it",
 		rerunAfter,
 	}},
 	{[]error{layout.ErrLocked}, advice{

@@ -14,6 +14,7 @@ import (
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
+	"pannier/verify/custody"
 	"pannier/verify/signature"
 )
 
@@ -46,7 +47,7 @@ var codes = []struct {
 		signature.ErrUntrusted, bundle.ErrSignature, bundle.ErrDamaged, layout.ErrUnsafe, store.ErrCorrupt,
 	}},
 	{exitSpace, []error{
-		layout.ErrNoSpace, layout.ErrTooLarge, layout.ErrReadOnly,
+		layout.ErrNoSpace, custody.ErrFull, layout.ErrTooLarge, layout.ErrReadOnly,
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG, syscall.EROFS,
 	}},
 	{exitAuth, []error{remote.ErrAuth, remote.ErrAuthFile}},

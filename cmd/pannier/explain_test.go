@@ -24,6 +24,10 @@ var update = flag.Bool("update", false, "renew docs/errors.md, and add new codes
 var handled = map[string]string{
 	"store.ErrNotFound":   "an index without an entry is an answer",
 	"objects.ErrNoMirror": "then no mirror set is made",
+
+	"custody.ErrAttachment":   "attach makes a usage error of it",
+	"custody.ErrEncryptedKey": "a usage error of --sign-key",
+	"custody.ErrSignature":    "the audit tells it of the custody log",
 }
 
 // props raise errors for tests only.
