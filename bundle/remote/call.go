@@ -31,6 +31,7 @@ type call struct {
 	unread  bool     // the body is not read at all
 	push    bool     // something is to be written
 	patient bool     // the answer may take as long as GiveUpAfter: a registry hashes first
+	again   string   // a code of a refusal that is worth a few tries more
 	scopes  []string // beside the repository's own
 }
 
@@ -162,6 +163,9 @@ func (r *Repository) refusal(x *exchange, q *call, p *patience) *Error {
 		// or expired in between.
 		p.auth++
 		e.transient, e.maxTries, e.soon = true, maxRefused+1, true
+	}
+	if q.again != "" && e.Code == q.again {
+		e.transient, e.maxTries = true, 5
 	}
 	return e
 }

@@ -414,3 +414,32 @@ func TestManifestRefusals(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A registry that reads a link which another client is writing says that the digest is
+// wrong. That is over in a moment; one that keeps saying so is believed.
+func TestManifestBesideAnotherWriter(t *testing.T) {
+	desc := descOf(content.MediaTypeDockerManifest, []byte("{}"))
+	for _, test := range []struct{ refusals, asked int }{{2, 3}, {100, 5}} {
+		var asked atomic.Int32
+		s := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodPut {
+				w.WriteHeader(404)
+				return
+			}
+			if int(asked.Add(1)) <= test.refusals {
+				w.WriteHeader(400)
+				io.WriteString(w, `{"errors":[{"code":"DIGEST_INVALID"}]}`)
+				return
+			}
+			w.WriteHeader(201)
+		})
+		r := newRepo(t, Options{FirstPause: time.Millisecond, LongestPause: time.Millisecond}, hostOf(s)+"/a/b")
+		err := r.PushManifest(testContext(t), desc, []byte("{}"), string(desc.Digest))
+		if given := test.refusals > 5; given != errors.Is(err, ErrRefused) || given != (err != nil) {
+			t.Errorf("refused %d times: %v", test.refusals, err)
+		}
+		if int(asked.Load()) != test.asked {
+			t.Errorf("refused %d times: asked %d times, wanted %d", test.refusals, asked.Load(), test.asked)
+		}
+	}
+}
