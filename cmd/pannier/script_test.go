@@ -49,8 +49,13 @@ func (s suite) Run() int {
 }
 
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+	testscript.Run(t, scriptParams("testdata/script"))
+}
+
+// scriptParams is what the scripts of a folder run with.
+func scriptParams(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
@@ -82,7 +87,7 @@ func TestScripts(t *testing.T) {
 			"serving":   cmdServing,
 			"stopped":   cmdStopped,
 		},
-	})
+	}
 }
 
 // canMount reports whether a script may mount a small file system in a namespace of its own.

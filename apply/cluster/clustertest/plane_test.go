@@ -3,6 +3,7 @@
 package clustertest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -132,6 +133,7 @@ func TestEveryCRDIsServed(t *testing.T) {
 	}
 
 	t.Run("strict", func(t *testing.T) { testStrict(t, p) })
+	t.Run("job", func(t *testing.T) { testJob(t, p) })
 	t.Run("load", func(t *testing.T) { testLoad(t, p) })
 	t.Run("users", func(t *testing.T) { testUsers(t, p) })
 	t.Run("restart", func(t *testing.T) { testRestart(t, p) })
@@ -161,6 +163,23 @@ func testStrict(t *testing.T, p *clustertest.Plane) {
 	}
 	if o.Generation() != 1 || len(o.Objects("spec", "imageDigestMirrors")) != 1 {
 		t.Errorf("applied, but the server has %v", o)
+	}
+}
+
+// testJob: the Job of docs is one that the API server takes, and it looks at every field.
+func testJob(t *testing.T, p *clustertest.Plane) {
+	ctx := testContext(t)
+	raw, err := os.ReadFile("../../../docs/job.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Apply(ctx, object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": "pannier"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.Apply(ctx, bytes.Replace(raw, []byte("readOnlyRootFilesystem"), []byte("readOnlyRoot"), 1))
+	wantError(t, err, clustertest.ErrInvalid, "readOnlyRoot")
+	if _, err := p.Apply(ctx, raw); err != nil {
+		t.Error(err)
 	}
 }
 
