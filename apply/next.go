@@ -12,7 +12,8 @@ import (
 // version the cluster runs; it is asked only if there is something to choose. Errors are those
 // of [Delivery.Candidate] and of current.
 func (d *Delivery) Next(ctx context.Context, current func(context.Context) (string, error)) (objects.ReleaseInfo, error) {
-	if len(d.Releases) < 2 {
+	onPath := func(r objects.ReleaseInfo) bool { return len(r.Updates) > 0 }
+	if len(d.Releases) < 2 || !slices.ContainsFunc(d.Releases, onPath) {
 		return d.Candidate()
 	}
 	version, err := current(ctx)
