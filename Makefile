@@ -10,7 +10,7 @@ RACE     ?= ./store/... ./bundle/... ./verify/... ./apply/...
 # goroutines in a fraction of the time, and `test` has them all.
 NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass|TestPackPulledAnywhere|TestPackOneFault|TestPackInterruptedAtEveryBlob
 # Tests that have a sample of their cases in `test`, and all of them in `faults`.
-FAULTS := TestPowerCut|TestKilled|TestEveryFault
+FAULTS := TestPowerCut|TestKilled|TestEveryFault|TestTwoGigabytes
 PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
              darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
@@ -49,7 +49,7 @@ test: ## every test that needs nothing but Go
 	$(GO) test -timeout 20m ./...
 
 faults: ## every power cut, kill and failing call on a drive, where test has some of each (needs /dev/fuse; 20 CPU-minutes)
-	$(GO) test -tags faults -count=1 -timeout 60m -run '$(FAULTS)' ./bundle ./cmd/pannier
+	$(GO) test -tags faults -count=1 -timeout 60m -run '$(FAULTS)' ./bundle ./cmd/pannier ./verify
 
 race: ## the tests that run things side by side, under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m -skip '$(NORACE)' $(RACE)

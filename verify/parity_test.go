@@ -26,7 +26,7 @@ type rotten struct {
 	all   map[string]digest.Digest // as it was sealed
 	blobs []parity.Blob            // the largest first
 	gen   *parity.Generation
-	close func() error
+	quick bool // large: it is not audited before it is repaired, and each step is told
 }
 
 // pickle packs a release with parity and remembers what the drive is like.
@@ -98,14 +98,19 @@ func (d *rotten) zero(path string, offset, n int64) {
 // heals repairs the drive with nothing but itself, and wants it as it was.
 func (d *rotten) heals(what string) {
 	d.t.Helper()
-	for _, f := range trip.Audit(d.t, d.media).Findings {
-		if !f.Healable {
-			d.t.Errorf("%s: not healable: %s %s: %s", what, f.Kind, f.Path, f.Detail)
+	if !d.quick {
+		for _, f := range trip.Audit(d.t, d.media).Findings {
+			if !f.Healable {
+				d.t.Errorf("%s: not healable: %s %s: %s", what, f.Kind, f.Path, f.Detail)
+			}
 		}
 	}
 	report, err := mend(d.t, d.media, nil)
 	if err != nil || report.Status != verify.StatusComplete {
 		d.t.Fatalf("%s: %v %s %+v", what, err, report.Status, report.Findings)
+	}
+	if d.quick {
+		d.t.Logf("healed: %s", what)
 	}
 	now := sums(d.t, d.media, "")
 	for name, want := range d.all {

@@ -296,6 +296,16 @@ func (w *writer) readBack(ctx context.Context, rawMap []byte) error {
 // Rows returns how many parity slices a group has: as many of its slices can be lost.
 func (g *Generation) Rows() int { return g.parity }
 
+// Group returns the group that slice n of a blob belongs to, counted from 0, and whether the
+// blob is covered.
+func (g *Generation) Group(blob digest.Digest, n int64) (int, bool) {
+	k, ok := g.index[blob]
+	if !ok || n < 0 || n >= content.SliceCount(g.Blobs[k].Size) {
+		return 0, false
+	}
+	return g.row(k, n) % g.groups, true
+}
+
 // MapFiles returns the names of the two copies of a generation's map.
 func (g *Generation) MapFiles() [2]string {
 	return [2]string{mapName(g.Number, 1), mapName(g.Number, 2)}
