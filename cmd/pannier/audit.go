@@ -52,7 +52,7 @@ func (s *session) auditCommand() *cli.Command {
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel readers (default: one for each processor, at most 4)")...)
-	flags = append(flags, f.reportFlags.flags()...)
+	flags = append(append(flags, f.reportFlags.flags()...), f.reportFlags.keyFlag())
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{

@@ -34,7 +34,6 @@ func (f *reportFlags) flags() []cli.Flag {
 			Usage: "write the report of this run to `FILE`: .html to read and to print, .json or .txt; also when the command fails, as far as it came"},
 		&cli.BoolFlag{Name: "redact", Destination: &f.redact,
 			Usage: "leave the names of hosts, users and paths out of the report and the custody log"},
-		f.keyFlag(),
 	}
 }
 

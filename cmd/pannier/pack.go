@@ -69,7 +69,7 @@ func (s *session) packCommand() *cli.Command {
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel transfers (default: 4)")...)
-	flags = append(flags, f.reportFlags.flags()...)
+	flags = append(append(flags, f.reportFlags.flags()...), f.reportFlags.keyFlag())
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json; with --dry-run")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{

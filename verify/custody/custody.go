@@ -30,15 +30,12 @@ const (
 	maxLine = 256 << 10
 )
 
-// Events of the log. Audited and unpacked stand in receipts: what only reads a drive does not
-// write to it.
+// Events of the log. What only reads a drive does not write to it.
 const (
 	Packed   = "packed"   // pack wrote to the drive; Outcome says whether it finished
 	Sealed   = "sealed"   // a generation was sealed
 	Repaired = "repaired" // audit --repair changed something
 	Attached = "attached" // somebody's file was put on the drive
-	Audited  = "audited"
-	Unpacked = "unpacked"
 	Signed   = "signed" // Signature is of the line before
 )
 

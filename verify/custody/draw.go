@@ -74,7 +74,8 @@ func mapDrawing(cells []Cell) template.HTML {
 	columns := int(drawWidth / side)
 	rows := (len(states) + columns - 1) / columns
 	gap := math.Max(0.5, side/8)
-	fills, marks := make([]strings.Builder, len(cellStates)), strings.Builder{}
+	fills := make([]strings.Builder, len(cellStates))
+	var marks, hollow strings.Builder // on cells that are filled, and on those that are not
 	for i, s := range states {
 		if s < 0 {
 			continue
@@ -84,7 +85,9 @@ func mapDrawing(cells []Cell) template.HTML {
 		switch cellStates[s].state {
 		case CellDamaged:
 			fmt.Fprintf(&marks, "M%s %sl%s %sm0-%sl-%s %s", num(x+w/4), num(y+w/4), num(w/2), num(w/2), num(w/2), num(w/2), num(w/2))
-		case CellMissing, CellPartial:
+		case CellMissing:
+			fmt.Fprintf(&hollow, "M%s %sh%s", num(x+w/4), num(y+w/2), num(w/2))
+		case CellPartial:
 			fmt.Fprintf(&marks, "M%s %sh%s", num(x+w/4), num(y+w/2), num(w/2))
 		case CellRepaired:
 			fmt.Fprintf(&marks, "M%s %sv%sm-%s-%sh%s", num(x+w/2), num(y+w/4), num(w/2), num(w/4), num(w/4), num(w/2))
@@ -106,6 +109,9 @@ func mapDrawing(cells []Cell) template.HTML {
 	}
 	if marks.Len() > 0 {
 		fmt.Fprintf(&b, `<path class="mark" d="%s"/>`, marks.String())
+	}
+	if hollow.Len() > 0 {
+		fmt.Fprintf(&b, `<path class="mark hollow" d="%s"/>`, hollow.String())
 	}
 	b.WriteString("</svg>")
 	return template.HTML(b.String())

@@ -111,7 +111,7 @@ func TestRedact(t *testing.T) {
 // The map has a cell for each blob, each state told by words and bad ones by a mark.
 func TestMap(t *testing.T) {
 	page := html(t, full("name"))
-	for _, want := range []string{"1 read and hashed in this run", "1 damaged or refused", "1 missing", "1 healed in this run", `class="mark"`, `role="img"`} {
+	for _, want := range []string{"1 read and hashed in this run", "1 damaged or refused", "1 missing", "1 healed in this run", `class="mark"`, `class="mark hollow"`, `role="img"`} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
