@@ -36,7 +36,7 @@ const (
 	Sealed   = "sealed"   // a generation was sealed
 	Repaired = "repaired" // audit --repair changed something
 	Attached = "attached" // somebody's file was put on the drive
-	Signed   = "signed" // Signature is of the line before
+	Signed   = "signed"   // Signature is of the line before
 )
 
 // ErrFull says that the log has no room for another line.

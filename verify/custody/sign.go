@@ -142,7 +142,7 @@ func VerifySignature(message, armored []byte) (*Signer, error) {
 		return fail("%v", err)
 	}
 	switch sig.Format {
-	case ssh.KeyAlgoRSA, ssh.InsecureKeyAlgoDSA: // SHA-1
+	case ssh.KeyAlgoRSA, "ssh-dss": // SHA-1
 		return fail("algorithm %s is not accepted", sig.Format)
 	}
 	data := append([]byte(sigMagic), ssh.Marshal(toSign{Namespace: s.Namespace, Reserved: s.Reserved, Hash: s.Hash, Sum: sum})...)
