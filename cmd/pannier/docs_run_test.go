@@ -29,9 +29,7 @@ func fenced(t *testing.T, page, kind string) []string {
 	}
 	var out []string
 	for _, m := range regexp.MustCompile("(?s)```"+kind+"\n(.*?)```").FindAllStringSubmatch(string(data), -1) {
-		for _, line := range strings.Split(strings.TrimSpace(strings.ReplaceAll(m[1], "\\\n", " ")), "\n") {
-			out = append(out, line)
-		}
+		out = append(out, strings.Split(strings.TrimSpace(strings.ReplaceAll(m[1], "\\\n", " ")), "\n")...)
 	}
 	return out
 }
