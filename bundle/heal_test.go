@@ -1,8 +1,11 @@
 package bundle_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -122,5 +125,47 @@ func TestPackStoresSilent(t *testing.T) {
 	res := trip.Pack(t, opts)
 	if res.Releases[0].Signature.Status != bundle.SignatureMissing {
 		t.Errorf("with policy warn: %+v", res.Releases[0].Signature)
+	}
+}
+
+// What is damaged stays until what takes its place is there: parity heals a damaged blob that it
+// could not make out of nothing.
+func TestPackVerifyKeepsDamaged(t *testing.T) {
+	first := trip.Make(t, sample.Options{Version: "4.8.21", Seed: 1})
+	second := trip.Make(t, sample.Options{Version: "4.8.22", Seed: 7})
+	o := trip.NewOrigin(t, first)
+	bad := ownLayer(t, first, second)
+	for what, damage := range map[string]func(path string) error{
+		"flipped": func(path string) error { trip.Flip(t, path, 100); return nil },
+		"cut":     func(path string) error { return os.Truncate(path, 100) },
+	} {
+		media := trip.Drive(t)
+		o.Pack(media, "4.8.21")
+		path := trip.Blob(media, digest.Digest(bad))
+		if err := damage(path); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Log.Before(func(w http.ResponseWriter, r *http.Request) bool {
+			if !strings.HasSuffix(r.URL.Path, "/blobs/"+bad) {
+				return false
+			}
+			w.WriteHeader(http.StatusNotFound)
+			return true
+		})
+		opts := o.Options(media, "4.8.21")
+		opts.Verify = true
+		if _, err := bundle.Pack(t.Context(), opts); err == nil {
+			t.Fatalf("%s: packed without the blob", what)
+		}
+		o.Log.Before(nil)
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, before) {
+			t.Errorf("%s: the damaged blob is gone, and nothing took its place: %v", what, err)
+		}
+		trip.Pack(t, opts)
+		trip.Whole(t, media)
 	}
 }

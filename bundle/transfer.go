@@ -15,6 +15,7 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
+	"pannier/bundle/parity"
 	"pannier/store"
 )
 
@@ -134,11 +135,11 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 			return sums, nil
 		}
 		t.p.warn("%s stood damaged on the drive and is fetched again", it.desc.Digest)
-		if err := l.RemoveBlob(it.desc.Digest); err != nil { // so that it is not hashed twice
+		if err := t.giveWay(it); err != nil {
 			return nil, err
 		}
 	} else if _, err := l.Stat(it.desc.Digest); err == nil {
-		if err := l.RemoveBlob(it.desc.Digest); err != nil { // of another size
+		if err := t.giveWay(it); err != nil { // of another size
 			return nil, err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
@@ -175,6 +176,20 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 	t.resumed.Add(got.Resumed)
 	t.add(func(e *Event) { e.Done -= got.Resumed; e.Reused += got.Resumed; e.Blobs++ })
 	return got.Slices, nil
+}
+
+// giveWay removes what stands damaged under a blob's name, but only if the drive has no room for
+// it beside all that is still to come: until its successor is whole, parity makes more of a
+// damaged blob than of none.
+func (t *transfer) giveWay(it *item) error {
+	t.mu.Lock()
+	left := t.total.Total - t.total.Done - t.total.Reused
+	t.mu.Unlock()
+	left += parity.Size(t.p.opts.Parity, t.p.cover.bare)
+	if space, err := layout.StatSpace(t.p.opts.Media); err == nil && space.Free > left {
+		return nil
+	}
+	return t.p.layout.RemoveBlob(it.desc.Digest)
 }
 
 // fetchTries is how often something is fetched that arrives with wrong bytes.
