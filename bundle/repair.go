@@ -141,8 +141,18 @@ func (r *Repair) Heal(ctx context.Context, bad []digest.Digest) (*Healed, error)
 	if err := r.restoreFiles(ctx, b, walked); err != nil {
 		return done, err
 	}
+	known, lost := b.Expected(walked), b.IndexProblem != nil
 	if b, err = r.read(ctx); err != nil {
 		return done, err
+	}
+	if lost && b.IndexProblem == nil { // it names what damage had hidden
+		more, err := r.wrong(ctx, known, b.Expected(walked))
+		if err != nil {
+			return done, err
+		}
+		if walked, err = r.healBlobs(ctx, b, slices.AppendSeq(more, maps.Keys(done.Lost)), done); err != nil {
+			return done, err
+		}
 	}
 	if r.stale(b, walked) {
 		if done.Kept = r.unfit(ctx, b, walked, done); done.Kept == "" {

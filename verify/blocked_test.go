@@ -97,3 +97,21 @@ func TestRepairLinkForFolder(t *testing.T) {
 		})
 	}
 }
+
+// A damaged index hides what a damaged manifest needs: one repair heals both, whichever blob it
+// is.
+func TestRepairIndexAndBlob(t *testing.T) {
+	d := pickle(t, 500, sample.Options{Components: 1, LayerSize: 64})
+	index := name(t, d.media, "pannier/index-*.db")
+	for _, b := range d.blobs {
+		media := trip.Copy(t, d.media)
+		trip.Flip(t, at(media, index), 5000)
+		trip.Flip(t, trip.Blob(media, b.Digest), b.Size/2)
+		if report, err := mend(t, media, nil); err != nil || report.Status != verify.StatusComplete {
+			t.Errorf("%s: %v %+v", b.Digest, err, report)
+		}
+		if !maps.Equal(sums(t, media, "blobs/"), sums(t, d.media, "blobs/")) {
+			t.Errorf("%s: other blobs than before", b.Digest)
+		}
+	}
+}
