@@ -30,7 +30,7 @@ func (u *unpacker) holds(ctx context.Context, repo *remote.Repository, desc ocis
 	case err != nil:
 		return false, err
 	}
-	for _, s := range u.sources.holding(desc) {
+	for _, s := range append(u.sources.holding(desc), u.sources.healing(desc)...) { // a copy may be damaged
 		if want, err := tail(ctx, s.Blobs, desc); err == nil && bytes.Equal(got, want) {
 			return true, nil
 		}
