@@ -25,8 +25,10 @@ var (
 	// must be: releases and what another drive has lost do not share a drive.
 	ErrSupplement = errors.New("supplements and releases do not share a drive")
 	// ErrDisagree says that two origins name different digests for one release: the registry,
-	// its signature, release.txt, an update graph.
+	// its signature, release.txt.
 	ErrDisagree = errors.New("its digest is another one there")
+	// ErrGraphDisagrees says that the update graph names another digest for a release than it has.
+	ErrGraphDisagrees = errors.New("the update graph names another digest")
 	// ErrConflict says that a tag names another image on the drive already.
 	ErrConflict = errors.New("tag names another image")
 )

@@ -148,7 +148,7 @@ func (p *packer) graph(ctx context.Context, channels []string, arch string) (*gr
 // checkGraph compares a release with what the update graph says of it.
 func (p *packer) checkGraph(tag string, d digest.Digest) error {
 	if want, ok := p.path.digests[tag]; ok && want != d {
-		return fmt.Errorf("update graph: %w: it names %s, and the release is %s", ErrDisagree, want, d)
+		return fmt.Errorf("%w: it says %s, and the release is %s", ErrGraphDisagrees, want, d)
 	}
 	return nil
 }

@@ -176,8 +176,8 @@ func TestPackPathRefusals(t *testing.T) {
 		want     error
 	}{
 		"good":                   {"", "4.7.0", "4.8.21", []string{good}, nil},
-		"another digest":         {"", "4.7.0", "4.8.21", []string{wrong}, bundle.ErrDisagree},
-		"another, of a sealed":   {sealed, "4.7.0", "4.8.21", []string{wrong}, bundle.ErrDisagree},
+		"another digest":         {"", "4.7.0", "4.8.21", []string{wrong}, bundle.ErrGraphDisagrees},
+		"another, of a sealed":   {sealed, "4.7.0", "4.8.21", []string{wrong}, bundle.ErrGraphDisagrees},
 		"two that contradict":    {"", "4.7.0", "4.8.21", []string{good, wrong}, graph.ErrGraph},
 		"from a stranger":        {"", "4.6.0", "4.8.21", []string{good}, graph.ErrUnknown},
 		"to a stranger":          {"", "4.7.0", "4.8.99", []string{good}, graph.ErrUnknown},

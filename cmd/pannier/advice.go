@@ -222,6 +222,12 @@ var catalogue = []struct {
 		"compare the digests above with the one that the release's maker published; name the right file, or leave the comparison out with --release-txt none only once you know which of them is wrong",
 		rerunSame,
 	}},
+	{[]error{bundle.ErrGraphDisagrees}, advice{
+		"P4007", "the update graph names another release",
+		"the file of --graph is stale, altered, or of another architecture; or the registry gives another image under that version than was published",
+		"compare the digests above with the one that the release's maker published; if the release is right, fetch the graph anew or name another one with --graph; if it is not, do not pack it",
+		rerunSame,
+	}},
 	{[]error{release.ErrPayload}, advice{
 		"P4003", "the release image contradicts itself",
 		"the release image was built or copied badly: what it says about itself is truncated or contradicts itself",

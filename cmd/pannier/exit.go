@@ -43,7 +43,7 @@ var codes = []struct {
 }{
 	{exitInterrupted, []error{errInterrupted}},
 	{exitUntrusted, []error{
-		content.ErrDigest, content.ErrSize, content.ErrInvalid, release.ErrPayload, release.ErrText, bundle.ErrDisagree,
+		content.ErrDigest, content.ErrSize, content.ErrInvalid, release.ErrPayload, release.ErrText, bundle.ErrDisagree, bundle.ErrGraphDisagrees,
 		signature.ErrUntrusted, bundle.ErrSignature, bundle.ErrDamaged, layout.ErrUnsafe, store.ErrCorrupt,
 	}},
 	{exitSpace, []error{
@@ -55,6 +55,7 @@ var codes = []struct {
 	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound, graph.ErrUnknown}},
 	{exitIncomplete, []error{bundle.ErrUnsealed, bundle.ErrIncomplete, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
 	{exitUsage, []error{bundle.ErrNotBundle, bundle.ErrSupplement, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
+	{exitRegistry, []error{bundle.ErrNoStore, syscall.ECONNREFUSED}}, // whatever else stood beside it says more
 	{exitUntrusted, []error{syscall.EIO}}, // nothing better is known: the drive has bad places
 }
 

@@ -214,3 +214,20 @@ func TestCodesArePrinted(t *testing.T) {
 		t.Errorf("%s", b.String())
 	}
 }
+
+// What is told of a class's exit code holds for each of its errors, not for the first alone.
+func TestExitCodesOfClasses(t *testing.T) {
+	for _, line := range catalogue {
+		i := slices.IndexFunc(allAdvice(), func(a classified) bool { return a.code == line.code })
+		for _, err := range line.is {
+			if want := allAdvice()[i].exit; exitCode(err) != want {
+				t.Errorf("%s: %v has exit code %d, and %d is told", line.code, err, exitCode(err), want)
+			}
+		}
+	}
+	for code, want := range map[string]int{"P3010": exitRegistry, "P4001": exitRegistry, "P4007": exitUntrusted} {
+		if a, err := findAdvice(allAdvice(), code); err != nil || a.exit != want {
+			t.Errorf("%s: exit code %d, want %d (%v)", code, a.exit, want, err)
+		}
+	}
+}
