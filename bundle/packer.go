@@ -287,11 +287,15 @@ func emptyBlobs(dir string) (bool, error) {
 	return true, nil
 }
 
-// SystemFile reports whether a name at the top of a drive is one that operating systems leave
-// there by themselves (docs/format.md, "Files that are not ours").
+// SystemFile reports whether a name is one that operating systems leave in folders by
+// themselves (docs/format.md, "Files that are not ours").
 func SystemFile(name string) bool {
 	switch name {
 	case "System Volume Information", "$RECYCLE.BIN", ".fseventsd", ".DS_Store", "lost+found", ".Spotlight-V100", ".Trashes", ".TemporaryItems":
+		return true
+	}
+	switch strings.ToLower(name) { // Windows does not tell cases apart, and has used several
+	case "thumbs.db", "ehthumbs.db", "desktop.ini":
 		return true
 	}
 	return strings.HasPrefix(name, ".Trash-") || strings.HasPrefix(name, "._")

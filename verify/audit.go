@@ -84,7 +84,9 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 		}
 	}
 	a.tellUnfinished()
+	a.passOver()
 	a.judge(ctx)
+	a.tellSelected()
 	a.conclude()
 	return a.report, ctx.Err()
 }
@@ -141,7 +143,7 @@ func (a *audit) selection() error {
 	if err != nil {
 		return err
 	}
-	a.selected = map[string]bool{}
+	a.selected, a.report.Selected = map[string]bool{}, tags
 	for _, img := range a.b.Contents.Images {
 		// A sigstore image may sign what several releases have.
 		if slices.Contains(tags, img.Release) || img.Kind == store.KindSignature {
@@ -149,6 +151,25 @@ func (a *audit) selection() error {
 		}
 	}
 	return nil
+}
+
+// passOver leaves out of the findings what a pack that did not finish has left: the releases
+// that were asked for are sealed, and no part of it. It is noted, see tellUnfinished.
+func (a *audit) passOver() {
+	if a.selected == nil || a.b.Seal == nil {
+		return
+	}
+	a.report.Findings = slices.DeleteFunc(a.report.Findings, func(f Finding) bool {
+		return f.Kind == KindPartial || f.Kind == KindUnsealed
+	})
+}
+
+// tellSelected notes that not all of the drive was looked at.
+func (a *audit) tellSelected() {
+	if a.selected != nil {
+		a.note("only %s was looked at: %d of %d blobs and manifests were read, and nothing is said of the rest",
+			strings.Join(a.report.Selected, ", "), a.report.Read, a.report.Blobs.Count)
+	}
 }
 
 // concerns reports whether what the images named need is part of this audit.

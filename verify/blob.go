@@ -45,6 +45,7 @@ func (a *audit) blobs(ctx context.Context) error {
 		ev.Total += f.Size
 		ev.TotalBlobs++
 	}
+	a.report.Read = len(todo)
 	slices.SortStableFunc(todo, func(x, y layout.BlobFile) int { return int(max(-1, min(1, y.Size-x.Size))) })
 
 	var mu sync.Mutex

@@ -48,6 +48,7 @@ func auditDirectory(ctx context.Context, opts AuditOptions) (*Report, error) {
 	for _, rel := range a.report.Releases {
 		a.payload(ctx, rel.Version+"-"+rel.Arch)
 	}
+	a.tellSelected()
 	a.conclude()
 	return a.report, nil
 }
@@ -89,6 +90,7 @@ func (a *directoryAudit) files(ctx context.Context) error {
 			}
 		}
 	}
+	a.report.Read = len(todo)
 	slices.SortStableFunc(todo, func(x, y ocdir.File) int { return int(max(-1, min(1, y.Size-x.Size))) })
 
 	var mu sync.Mutex

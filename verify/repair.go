@@ -117,6 +117,9 @@ func (a *audit) judge(ctx context.Context) {
 			f.Healable = whole || a.b.Restorable(ctx, f.Path, a.walked)
 		}
 		r.Findings[i].Healable = f.Healable
+		if f.ByHand() {
+			r.Findings[i].Detail += "; pannier removes nothing that is not its own: remove it by hand"
+		}
 	}
 	a.listLost()
 }
@@ -184,6 +187,11 @@ func (a *audit) tellUnfinished() {
 		return
 	}
 	a.report.unfinished = true
+	if a.selected != nil {
+		a.note("a later pack did not finish: what it has left is no part of %s; the same pack command continues it, and "+
+			"if it was given up, audit --repair --drop-unfinished removes what it has left", strings.Join(a.report.Selected, ", "))
+		return
+	}
 	n, bytes, partial := 0, int64(0), 0
 	for _, f := range a.report.Findings {
 		d := digest.Digest(f.Digest)

@@ -44,6 +44,10 @@ type Finding struct {
 	Awaited int64 `json:"-"`
 }
 
+// ByHand reports whether a finding is a file that only a person removes: nobody knows whose
+// it is.
+func (f *Finding) ByHand() bool { return f.Kind == KindExtra && !f.Healable && !f.Repaired }
+
 // Blobs counts the files in blobs/sha256, manifests included.
 type Blobs struct {
 	Count   int   `json:"count"`
@@ -75,6 +79,11 @@ type Report struct {
 
 	// Additional counts the images of no release, for which no signature is checked.
 	Additional int `json:"-"`
+
+	// Selected are the tags of the releases that alone were looked at; nil means the whole
+	// drive. Read counts the blobs and manifests that were hashed for them.
+	Selected []string `json:"-"`
+	Read     int      `json:"-"`
 
 	lost    *bundle.RefetchList // what cannot be healed here, for the internet side
 	nowhere int                 // blobs among that which no registry has

@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/bundle"
-	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/verify"
 )
@@ -113,7 +112,7 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 
 	report, err := s.auditOrRepair(ctx, f, opts)
 	s.progress.finish(err)
-	evidence.audited(ctx, opts, report, f.repair, err)
+	evidence.audited(ctx, opts, f.trustFlags.words(), report, f.repair, err)
 	if report == nil {
 		return err
 	}
@@ -121,7 +120,7 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 	if asJSON {
 		printErr = s.console.json(reportDocument(report))
 	} else {
-		printErr = s.printReport(opts.Media, report, f.verbose > 0)
+		printErr = s.printReport(opts.Media, f.trustFlags.words(), report, f.verbose > 0)
 	}
 	if err = errors.Join(err, printErr, s.writeRefetchList(f.refetch, report)); err != nil {
 		return err
@@ -236,43 +235,7 @@ func reportDocument(r *verify.Report) *verify.Report {
 	return &doc
 }
 
-// statusWords says what an outcome means and what to do about it; that of a whole drive says
-// also what it is whole of, see vouched.
-var statusWords = map[verify.Status][2]string{
-	verify.StatusComplete:   {"whole", "Every blob is what its digest says"},
-	verify.StatusIncomplete: {"INCOMPLETE", "Packing has not finished. Run the same pack command again on the internet side: it continues."},
-	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this drive. Try another port or reader first."},
-	verify.StatusUntrusted:  {"NOT TRUSTED", "The bytes may be whole, but nobody trusted vouches for them. A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR."},
-}
-
-// directoryWords are those of folders that oc adm release mirror wrote, where they differ.
-var directoryWords = map[verify.Status][2]string{
-	verify.StatusIncomplete: {"INCOMPLETE", "oc adm release mirror has not finished, or not all of it was copied. Run it again, or take the folder over with pannier pack RELEASE MEDIA --adopt DIR, which fetches what is missing."},
-	verify.StatusDamaged:    {"DAMAGED", "Do not rely on this folder. Try another port or reader; then take it over with pannier pack RELEASE MEDIA --adopt DIR on the internet side: only what is bad is fetched."},
-}
-
-// vouched says who vouches for what is on a whole drive.
-func vouched(r *verify.Report) string {
-	var accepted []string
-	for _, rel := range r.Releases {
-		if rel.Signature != bundle.SignatureVerified {
-			accepted = append(accepted, release.Tag(rel.Version, rel.Arch)+" ("+rel.Signature+")")
-		}
-	}
-	text := ", and every release is signed by somebody trusted."
-	switch {
-	case len(accepted) > 0:
-		text = ". NOT verified, and accepted only because of --signature-policy warn: " + strings.Join(accepted, ", ") + "."
-	case len(r.Releases) == 0:
-		text = ". There is no release on it."
-	}
-	if r.Additional > 0 {
-		text += fmt.Sprintf(" No signature is checked for additional images, of which there are %d.", r.Additional)
-	}
-	return text
-}
-
-func (s *session) printReport(media string, r *verify.Report, all bool) error {
+func (s *session) printReport(media string, trust []string, r *verify.Report, all bool) error {
 	c := s.console
 	for _, rel := range r.Releases {
 		if err := c.print("release %s, %d images, signature %s\n    %s\n", rel.Version+" "+rel.Arch, rel.Images, rel.Signature, rel.Digest); err != nil {
@@ -296,59 +259,8 @@ func (s *session) printReport(media string, r *verify.Report, all bool) error {
 			return err
 		}
 	}
-	words := statusWords[r.Status]
-	if w, ok := directoryWords[r.Status]; ok && r.Directory {
-		words = w
-	}
-	if r.Status == verify.StatusComplete {
-		words[1] += vouched(r)
-	}
-	return c.print("%s is %s: %s. %s%s\n", media, words[0], countText(r.Findings), words[1], remedy(media, r))
-}
-
-// countText counts findings, those that were repaired apart.
-func countText(findings []verify.Finding) string {
-	repaired := 0
-	for _, f := range findings {
-		if f.Repaired {
-			repaired++
-		}
-	}
-	text := fmt.Sprintf("%d findings", len(findings)-repaired)
-	if len(findings)-repaired == 1 {
-		text = "1 finding"
-	}
-	if repaired > 0 {
-		text += fmt.Sprintf(", and %d repaired", repaired)
-	}
-	return text
-}
-
-// remedy says what to do about what is damaged; what is merely incomplete has its words.
-func remedy(media string, r *verify.Report) string {
-	left, healable := 0, 0
-	for _, f := range r.Findings {
-		if f.Repaired || f.Kind == verify.KindUntrusted {
-			continue
-		}
-		left++
-		if f.Healable {
-			healable++
-		}
-	}
-	repair := commandLine("pannier", "audit", "--repair", media)
-	elsewhere := "from another drive, a supplement (--refetch-list) or a registry with --from; or pack again with --verify on the internet side: only what is bad is fetched."
-	switch {
-	case r.Status == verify.StatusDamaged && healable == left && left > 0:
-		return " All of it can be healed with what is on the drive: " + repair
-	case r.Status == verify.StatusDamaged && healable > 0:
-		return fmt.Sprintf(" %d of the findings can be healed with what is on the drive: %s. The rest is healed by the same command ", healable, repair) + elsewhere
-	case r.Status == verify.StatusDamaged:
-		return " Then " + repair + " heals it " + elsewhere
-	case healable > 0:
-		return fmt.Sprintf(" Of the findings %d can be healed here: %s", healable, repair)
-	}
-	return ""
+	v := auditVerdict(media, trust, r)
+	return c.print("%s is %s: %s. %s\n", v.subject, v.word, countText(r.Findings), v.sentence())
 }
 
 // findingsText renders findings, with a few of each kind for all: what has not been fetched

@@ -194,7 +194,7 @@ func (d *demo) audit(ctx context.Context) error {
 	if r.Status != verify.StatusComplete || len(r.Findings) > 0 {
 		return fmt.Errorf("the drive that was just packed is %s: %v", r.Status, r.Findings)
 	}
-	d.tell("  %s: %d blobs hashed, %s, every manifest walked, signature %s.\n\n", statusWords[r.Status][0], r.Blobs.Count, bytesText(r.Blobs.Bytes), r.Releases[0].Signature)
+	d.tell("  %s: %d blobs hashed, %s, every manifest walked, signature %s.\n\n", statusWords[r.Status], r.Blobs.Count, bytesText(r.Blobs.Bytes), r.Releases[0].Signature)
 	return nil
 }
 
@@ -228,7 +228,7 @@ func (d *demo) damage(ctx context.Context) error {
 	if r.Status != verify.StatusComplete {
 		return fmt.Errorf("with the bit put right the drive is %s: %v", r.Status, r.Findings)
 	}
-	d.tell("The bit is put right again: the drive is %s.\n\n", statusWords[r.Status][0])
+	d.tell("The bit is put right again: the drive is %s.\n\n", statusWords[r.Status])
 	return nil
 }
 

@@ -81,7 +81,7 @@ func (e *evidence) enterPacked(ctx context.Context, opts bundle.PackOptions, r *
 }
 
 // audited takes in what an audit found; repaired says that it was one that heals.
-func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, r *verify.Report, repair bool, failure error) {
+func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust []string, r *verify.Report, repair bool, failure error) {
 	if r == nil {
 		return
 	}
@@ -123,8 +123,12 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, r *ver
 		return custody.CellProven
 	}
 	rep.Notes = append(rep.Notes, r.Notes...)
+	what, result := "every blob read and hashed", fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, bytesText(r.Blobs.Bytes))
+	if r.Selected != nil {
+		what, result = "every blob of "+strings.Join(r.Selected, ", ")+" read and hashed", fmt.Sprintf("%d of %d blobs and manifests", r.Read, r.Blobs.Count)
+	}
 	rep.Checks = append(rep.Checks,
-		custody.Check{What: "every blob read and hashed", How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, bytesText(r.Blobs.Bytes))},
+		custody.Check{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result},
 		custody.Check{What: "every small file", How: "against SHA256SUMS, which the seal vouches for", Result: countText(r.Findings)})
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: "against keys that do not come from the drive", Result: rel.Signature})
@@ -132,13 +136,12 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, r *ver
 	if failure != nil {
 		return
 	}
-	words := statusWords[r.Status]
-	v := custody.Verdict{State: custody.StateGood, Headline: "Whole", Sentence: words[1] + vouched(r)}
+	said := auditVerdict(opts.Media, trust, r)
+	v := custody.Verdict{State: custody.StateGood, Headline: strings.ToUpper(said.word[:1]) + strings.ToLower(said.word[1:]), Sentence: said.meaning}
 	if r.Status != verify.StatusComplete {
-		v.State, v.Headline, v.Sentence = custody.StateBad, strings.ToUpper(words[0][:1])+strings.ToLower(words[0][1:]), countText(r.Findings)+"."
-		v.ToDo = append(v.ToDo, words[1])
-		if todo := strings.TrimSpace(remedy(opts.Media, r)); todo != "" {
-			v.ToDo = append(v.ToDo, todo)
+		v.State, v.Sentence = custody.StateBad, countText(r.Findings)+". "+said.meaning
+		if said.remedy != "" {
+			v.ToDo = append(v.ToDo, said.remedy)
 		}
 	}
 	if r.Status == verify.StatusIncomplete {

@@ -178,6 +178,22 @@ func (f *trustFlags) flags(storeUsage string) []cli.Flag {
 	}
 }
 
+// words are these flags as they were given, for a command that is suggested; without what in
+// the address of a store is secret.
+func (f *trustFlags) words() []string {
+	var words []string
+	for _, k := range f.keyrings.Value() {
+		words = append(words, "--keyring", k)
+	}
+	for _, store := range f.stores.Value() {
+		words = append(words, "--signature-store", redact(store))
+	}
+	if f.policy == "warn" {
+		words = append(words, "--signature-policy", f.policy)
+	}
+	return words
+}
+
 // verifier reads the keyrings.
 func (f *trustFlags) verifier(s *session) (*signature.Verifier, error) {
 	if err := f.checkStores(s); err != nil {
