@@ -49,6 +49,9 @@ func TestTwoGigabytesRot(t *testing.T) {
 		d.heals("without " + b.Digest.String())
 	}
 	for _, name := range d.gen.Files() {
+		if name == d.gen.MapFiles()[1] {
+			continue // with both copies of the map gone the parity would be made anew
+		}
 		fi, err := os.Stat(at(d.media, name))
 		if err != nil {
 			t.Fatal(err)
