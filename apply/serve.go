@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -133,7 +134,7 @@ func (s *server) fill(ctx context.Context) error {
 		return err
 	}
 	u.images = append(u.images, documents...)
-	u.checkSizes()
+	s.checkPresent()
 	for _, img := range u.images {
 		if !u.good(img) {
 			continue
@@ -148,6 +149,35 @@ func (s *server) fill(ctx context.Context) error {
 		s.res.Releases = append(s.res.Releases, served)
 	}
 	return nil
+}
+
+// checkPresent finds the blobs and manifests that are missing or cut, in seconds. Parity is
+// not asked: what it would reconstruct is served once a repair has put it back.
+func (s *server) checkPresent() {
+	if len(s.u.sources) == 0 {
+		return // the drive was refused
+	}
+	src := s.u.sources[0]
+	check := func(desc ocispec.Descriptor) {
+		n, err := src.Blobs.Stat(desc.Digest)
+		switch {
+		case err == nil && n == desc.Size:
+			return
+		case err == nil:
+			err = fmt.Errorf("%w: %w: %d bytes, and it must have %d", bundle.ErrDamaged, content.ErrSize, n, desc.Size)
+		case errors.Is(err, fs.ErrNotExist):
+			err = fmt.Errorf("%w: it is not there", src.Absent())
+		}
+		s.u.spoil(desc.Digest, fmt.Errorf("%s: %s: %w", src.Name, desc.Digest, err))
+	}
+	for _, img := range s.u.images {
+		for _, n := range img.nodes {
+			check(n.Descriptor)
+		}
+		for _, d := range img.blobs {
+			check(d)
+		}
+	}
 }
 
 func (s *server) walk(ctx context.Context, img *image) error {
@@ -274,7 +304,7 @@ func (s *server) feel(p serve.Pull) error {
 	if err := s.u.sources[0].Feel(p.Err); err != nil {
 		return fmt.Errorf("%w: %s: %w", errGone, s.opts.Media, err)
 	}
-	if errors.Is(p.Err, content.ErrDigest) || errors.Is(p.Err, content.ErrSize) {
+	if errors.Is(p.Err, content.ErrDigest) || errors.Is(p.Err, content.ErrSize) || errors.Is(p.Err, fs.ErrNotExist) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.damaged[p.Digest.String()] = fmt.Errorf("%s: %w: %w", s.opts.Media, bundle.ErrDamaged, p.Err)

@@ -266,7 +266,12 @@ func (u *unpacker) take(d *bundle.Source) {
 		u.errs = append(u.errs, d.Refused)
 		return
 	}
-	if d.Unfinished != nil {
+	switch {
+	case d.Unfinished == nil:
+	case len(u.opts.Releases) > 0 && errors.Is(d.Unfinished, bundle.ErrUnsealed):
+		// What is chosen is sealed, else choose refuses it: a later pack is no matter of it.
+		u.warn("%v; if that pack was given up, audit --repair --drop-unfinished removes what it has left", d.Unfinished)
+	default:
 		u.errs = append(u.errs, d.Unfinished)
 	}
 	for _, note := range d.Notes {

@@ -42,6 +42,7 @@ type Pull struct {
 	Digest     digest.Digest // of what it stands for, or ""
 	Status     int           // of the answer
 	Bytes      int64         // of its body that were sent
+	Told       string        // what the client was told instead, of a request that was refused
 	Err        error         // why it could not be answered well: the source's fault, or the client went away
 }
 
@@ -82,6 +83,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	a := answerTo(err)
 	if a.status >= http.StatusInternalServerError {
 		p.Err = err
+	} else {
+		p.Told = a.message
 	}
 	if rec.status != 0 {
 		// Half of it is on its way: only a connection that ends early says that it is not all.

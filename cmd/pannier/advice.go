@@ -297,8 +297,8 @@ var catalogue = []struct {
 	{[]error{bundle.ErrUnsealed}, advice{
 		"P2013", "the drive is not sealed",
 		"packing onto this drive did not finish",
-		"run the same pack command again on the internet side until it says that the drive is sealed; what was sealed before is usable",
-		"here only after pack has finished; until then the outcome is the same",
+		"run the same pack command again on the internet side until it says that the drive is sealed; what was sealed before is usable with --release; \"pannier audit MEDIA\" says whether a seal that was lost can be put back here, and what a later pack has left",
+		"here only after pack has finished, or with --release of what is sealed; until then the outcome is the same",
 	}},
 	{[]error{bundle.ErrDamaged, store.ErrCorrupt, store.ErrByteOrder}, advice{
 		"P2014", "the drive is damaged",

@@ -54,7 +54,9 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 		rep.Verdict.Sentence = "Everything that was asked for was on the drive already. Nothing was written, and what the seal covers was not read again."
 		rep.Verdict.ToDo = []string{"Run \"pannier audit\": it reads every byte again."}
 	}
-	if r.SameDisk {
+	if inMemory(r) {
+		rep.Verdict.ToDo = append([]string{"This is in the computer's memory (tmpfs): copy the folder to a drive before power off."}, rep.Verdict.ToDo...)
+	} else if r.SameDisk {
 		rep.Verdict.ToDo = append([]string{"This is the system's own disk: copy the folder to a drive, or mount the drive and pack again."}, rep.Verdict.ToDo...)
 	}
 }

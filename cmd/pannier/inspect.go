@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/bundle"
+	"pannier/bundle/release"
 	"pannier/verify"
 	"pannier/verify/custody"
 )
@@ -142,6 +143,12 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 	state := "sealed: packing finished"
 	if in.Directory {
 		state = "written by oc adm release mirror, which seals nothing: pannier audit reads all of it"
+	} else if !in.Sealed && in.Generation > 0 {
+		var sealed []string
+		for _, rel := range in.Releases {
+			sealed = append(sealed, release.Tag(rel.Version, rel.Arch))
+		}
+		state = strings.Join(sealed, ", ") + " sealed and usable; a later pack did not finish: the same pack command continues it, pannier audit --repair --drop-unfinished MEDIA gives it up"
 	} else if !in.Sealed {
 		state = "NOT SEALED: run the same pack command again on the internet side to finish"
 	}

@@ -305,7 +305,10 @@ func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.Pac
 		c.prose("Everything was there already; nothing was written. What the seal covers was not read again: %s proves it.",
 			commandLine("pannier", "audit", opts.Media))
 	}
-	if r.SameDisk {
+	if inMemory(r) {
+		c.prose("The bundle is sealed.")
+		c.warn("%s is in this computer's memory (tmpfs), on no drive: it is gone after power off. Copy the folder to a drive, or mount the drive and pack again.", opts.Media)
+	} else if r.SameDisk {
 		c.prose("The bundle is sealed and flushed.")
 		c.warn("%s is on the system's own disk: there is no drive to remove. Copy the folder to a drive, or mount the drive and pack again.", opts.Media)
 	} else {
@@ -319,6 +322,9 @@ func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.Pac
 	c.say("%s", command)
 	return nil
 }
+
+// inMemory reports whether a bundle was packed into memory.
+func inMemory(r *bundle.PackResult) bool { return r.Plan.Filesystem == "tmpfs" }
 
 // sayPacked sums up a pack; digests stand on lines of their own, where they can be copied.
 func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {

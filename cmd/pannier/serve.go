@@ -207,11 +207,11 @@ func (s *session) sayServed(r *apply.ServeResult, scheme string, addr net.Addr) 
 	_ = c.print("%s\n", addr.String()) // nobody may be listening
 }
 
-// sayPull logs a request: what was pulled, and what could not be. What clients ask besides is
-// told with -v.
+// sayPull logs a request: what was pulled, and what was refused or could not be. What clients
+// ask besides is told with -v.
 func (s *session) sayPull(p serve.Pull, all bool) {
 	pulled := p.Method == http.MethodGet && p.Digest != ""
-	if !pulled && p.Status < http.StatusInternalServerError && !all {
+	if !pulled && p.Status < http.StatusBadRequest && !all {
 		return
 	}
 	what := p.Path
@@ -224,6 +224,9 @@ func (s *session) sayPull(p serve.Pull, all bool) {
 	line := fmt.Sprintf("%s %s %s %d %s", p.Client, p.Method, what, p.Status, bytesText(p.Bytes))
 	if p.Agent != "" {
 		line += " " + p.Agent
+	}
+	if p.Told != "" {
+		line += ": " + p.Told
 	}
 	if p.Err != nil {
 		line += ": " + p.Err.Error()
