@@ -210,6 +210,9 @@ func (p *packer) sweepParity(keep func(dir string) bool) error {
 		return err
 	}
 	for _, e := range entries {
+		if e.Err != nil {
+			return e.Err
+		}
 		name := parity.Folder + "/" + e.Name
 		num := strings.TrimPrefix(e.Name, copiesPrefix)
 		if _, err := strconv.ParseUint(num, 10, 31); err != nil || !e.Mode.IsDir() || keep(name) {

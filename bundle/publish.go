@@ -326,6 +326,9 @@ func (p *packer) cleanUp(g uint64) error {
 			}
 		}
 	}
+	if b.unlisted != nil {
+		return b.unlisted
+	}
 	return p.layout.FlushNames()
 }
 

@@ -21,6 +21,9 @@ func (p *packer) smallFiles(g uint64) ([]string, error) {
 		return nil, err
 	}
 	for _, e := range entries {
+		if e.Err != nil { // a seal without it would call it a stranger for ever
+			return nil, e.Err
+		}
 		if e.Mode.IsRegular() && strings.HasSuffix(e.Name, ".yaml") {
 			out = append(out, dirObjects+"/"+e.Name)
 		}

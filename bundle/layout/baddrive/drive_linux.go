@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"sync"
 	"syscall"
 	"testing"
@@ -236,8 +237,9 @@ func (d *Drive) Plug() string {
 			}
 		})
 	}
+	guard()
 	opts := &fuse.MountOptions{
-		FsName: "baddrive", Name: d.opts.Rules.Name, DirectMount: true, MaxWrite: 1 << 20, DisableXAttrs: true, DisableReadDirPlus: true, ExplicitDataCacheControl: true,
+		FsName: fsName(), Name: d.opts.Rules.Name, DirectMount: true, MaxWrite: 1 << 20, DisableXAttrs: true, DisableReadDirPlus: true, ExplicitDataCacheControl: true,
 		Options: []string{"default_permissions"}, AllowOther: os.Geteuid() == 0,
 	}
 	server, err := fuse.NewServer(&front{fuse.NewDefaultRawFileSystem(), d}, d.dir, opts)
@@ -269,3 +271,20 @@ func (d *Drive) Pull() {
 	}
 	d.server, d.slot.Drive = nil, nil
 }
+
+// fsName is what stands in the mount table as the device of this process's drives.
+func fsName() string { return fmt.Sprintf("baddrive-%d", os.Getpid()) }
+
+// guard starts a process that takes the drives away when this one has died with calls under
+// way: they would wait for an answer for ever, and so would whoever waits for this process.
+var guard = sync.OnceFunc(func() {
+	cmd := exec.Command("/bin/sh", "-c", `
+while state=$(sed 's/.*) //;s/ .*//' "/proc/$1/stat") && [ -n "$state" ] && [ "$state" != Z ]; do sleep 1; done
+grep " - [^ ]* $2 " /proc/self/mountinfo | while read -r _ _ _ _ dir _; do
+	umount -f -l "$dir" || fusermount3 -u -z "$dir" || fusermount -u -z "$dir"
+done`, "guard", fmt.Sprint(os.Getpid()), fsName())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a Ctrl-C is not for it
+	if cmd.Start() == nil {
+		go cmd.Wait()
+	}
+})
