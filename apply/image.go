@@ -115,7 +115,11 @@ func (s sources) healed() []string {
 			continue
 		}
 		if blobs, bytes := d.Mended.Totals(); blobs > 0 {
-			out = append(out, fmt.Sprintf("%s: %d damaged blobs were reconstructed from its parity, %d bytes of them; the drive itself is as damaged as before: pannier audit --repair heals it", d.Name, blobs, bytes))
+			noun := "damaged blobs were"
+			if blobs == 1 {
+				noun = "damaged blob was"
+			}
+			out = append(out, fmt.Sprintf("%s: %d %s reconstructed from its parity, %d bytes of them; the drive itself is as damaged as before: pannier audit --repair heals it", d.Name, blobs, noun, bytes))
 		}
 	}
 	return out

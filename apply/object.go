@@ -33,6 +33,9 @@ func (u *unpacker) render() error {
 		}
 		u.res.Releases = append(u.res.Releases, r)
 	}
+	if err := u.order(complete); err != nil {
+		return err
+	}
 	for _, s := range complete {
 		if len(s.verdict.Accepted) == 0 {
 			continue
@@ -50,6 +53,23 @@ func (u *unpacker) render() error {
 		u.warn("the objects name the registry %s, which on a node is the node itself; give --cluster-registry the name by which the nodes know it", u.nodes().Registry)
 	}
 	return u.renderReleaseJSON(complete)
+}
+
+// order notes which of the complete releases follows which on a recorded path of updates.
+func (u *unpacker) order(complete []*selected) error {
+	for _, s := range complete {
+		updates, err := s.from.Contents.Updates(s.record.Tag)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(u.res.Releases, func(r UnpackedRelease) bool { return r.Tag == s.record.Tag })
+		for _, before := range complete {
+			if before.record.Arch == s.record.Arch && slices.ContainsFunc(updates, func(up objects.Update) bool { return up.From == before.record.Version }) {
+				u.res.Releases[i].After = before.record.Tag
+			}
+		}
+	}
+	return nil
 }
 
 // nodes is the destination by the name that the nodes know.
@@ -184,7 +204,7 @@ func (u *unpacker) compareRendered(releases []*selected, kind objects.Kind) {
 		if err == nil && len(mirrors) > 0 {
 			to = strings.Join(mirrors[0].Mirrors, ", ")
 		}
-		u.warn("release %s: when the drive was packed, a %s for %s was rendered; the one printed now is a %s for %s, and is the one to apply", s.record.Tag, wasKind, to, kind, u.nodes())
+		u.warn("release %s: when the drive was packed, %s for %s was rendered; the one printed now is %s for %s, and is the one to apply", s.record.Tag, wasKind, to, kind, u.nodes())
 	}
 }
 

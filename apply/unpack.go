@@ -99,6 +99,7 @@ type UnpackedRelease struct {
 	Digest    string
 	Image     string // REG/REPO@sha256:…, by which the nodes know it
 	Complete  bool   // everything it needs is at the registry
+	After     string // tag of the complete release that a recorded update leads from; "" if none does
 	Signature bundle.SignatureVerdict
 }
 

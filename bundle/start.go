@@ -53,14 +53,21 @@ func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, d
 	} else {
 		line("       pannier unpack . %s -a FILE", dest)
 	}
-	line("  3. Apply the objects that step 2 prints, those and no others: the files in")
+	line("     To save the objects that it prints, add --objects-dir DIR, with DIR a")
+	line("     folder that is not on this drive.")
+	line("  3. Apply the objects of step 2, those and no others: the files in")
 	line("     pannier/objects are for reading.")
-	update := "the command"
+	update := "the command that step 2 prints last"
 	if len(releases) > 1 {
-		update = "one of the commands"
+		update = "the commands that step 2 prints last, as it says there"
 	}
-	line("  4. Ask the cluster for the update with %s that step 2", update)
-	line("     prints last.")
+	line("  4. Ask the cluster for the update with\n     %s.", update)
+	line("")
+	line("\"pannier preflight\" says what is not ready yet; \"pannier apply\" and")
+	line("\"pannier upgrade\" do steps 3 and 4 with their checks.")
+	line("")
+	line("If step 1 says that the drive is damaged, mount it for writing and type:")
+	line("       pannier audit --repair .")
 	line("")
 	line("If the releases were signed with a key of your own, add --keyring FILE to")
 	line("both; the key must reach you another way than on this drive.")

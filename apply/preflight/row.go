@@ -113,12 +113,12 @@ func (s *several) Error() string {
 
 func (s *several) Unwrap() []error { return s.errs }
 
-// bytesText writes a number of bytes for people, in units of 1000 as drives are sold.
+// bytesText writes a number of bytes for people, in the units of the other commands.
 func bytesText(n int64) string {
-	units := []string{"bytes", "kB", "MB", "GB", "TB", "PB", "EB"}
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 	f, i := float64(n), 0
-	for f >= 1000 && i < len(units)-1 {
-		f, i = f/1000, i+1
+	for f >= 1023.95 && i < len(units)-1 {
+		f, i = f/1024, i+1
 	}
 	if i == 0 {
 		return fmt.Sprintf("%d %s", n, units[0])

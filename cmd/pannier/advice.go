@@ -369,7 +369,7 @@ var catalogue = []struct {
 	{[]error{syscall.ECONNREFUSED}, advice{
 		"P3010", "nothing listens on that port",
 		"the host is there, and nothing listens on that port",
-		"is the registry running, is the port right (registries often listen on 5000, 8443 or 443), does a firewall reject it?",
+		"check that the registry runs, that the port is right (registries often listen on 5000, 8443 or 443), and that no firewall rejects it",
 		rerunContinues,
 	}},
 	{[]error{remote.ErrUnreachable}, advice{

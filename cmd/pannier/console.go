@@ -258,6 +258,14 @@ func hostile(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029'
 }
 
+// plural writes a number with its noun.
+func plural(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // bytesText renders a number of bytes in binary units.
 func bytesText(n int64) string {
 	if n < 0 {

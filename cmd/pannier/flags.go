@@ -262,14 +262,19 @@ func (f *progressFlags) flags(jobs string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "progress", Destination: &f.mode, Value: progressAuto,
 			Usage: "`HOW` is auto (default: tty on a terminal, else plain), plain (a line every 30 seconds and at each phase), tty (bars), json (one event a line) or quiet; all on stderr"},
-		&cli.IntFlag{Name: "jobs", Destination: &f.jobs, Usage: "`N` " + jobs},
+		&cli.IntFlag{Name: "jobs", Destination: &f.jobs, Usage: "`N` " + jobs, Action: checkJobs},
 	}
 }
 
-func (f *progressFlags) check(command string) error {
-	if f.jobs < 0 || f.jobs > 256 {
-		return usagef(command, "--jobs is a number from 1 to 256")
+// checkJobs looks at --jobs where it is given; without it each command has its own default.
+func checkJobs(c *cli.Context, n int) error {
+	if n < 1 || n > 256 {
+		return usagef(c.Command.Name, "--jobs is a number from 1 to 256, not %d", n)
 	}
+	return nil
+}
+
+func (f *progressFlags) check(command string) error {
 	if !slices.Contains(progressModes, f.mode) {
 		return usagef(command, "--progress is one of %s, not %q", strings.Join(progressModes, ", "), f.mode)
 	}

@@ -87,6 +87,12 @@ func (s *session) mirrorOptions(f *mirrorFlags, args []string, p *pushing) (*bun
 	return from, err
 }
 
+// isDestination reports whether an argument reads as REGISTRY/REPO and as no release.
+func isDestination(arg string) bool {
+	_, err := objects.ParseDestination(arg)
+	return err == nil && !release.IsReference(arg)
+}
+
 // mirrorArguments tells RELEASE... from REGISTRY/REPO: the last argument is the destination
 // unless --to is given or it reads as a release.
 func (s *session) mirrorArguments(f *mirrorFlags, args []string) (*objects.Destination, []string, error) {
@@ -96,6 +102,12 @@ func (s *session) mirrorArguments(f *mirrorFlags, args []string) (*objects.Desti
 	switch {
 	case f.to != "":
 		dest, err = parseDestination(s.command, "--to", f.to)
+	case last >= 0 && (looksLikePath(args[last]) || isFolder(args[last])):
+		return nil, nil, usagef(s.command, "%q is a folder, and mirror needs REGISTRY/REPO; to fill a drive: %s", args[last],
+			commandLine(append([]string{"pannier", "pack"}, args...)...))
+	case last > 0 && isDestination(args[0]) && release.IsReference(args[last]):
+		return nil, nil, usagef(s.command, "REGISTRY/REPO comes last; did you mean: %s",
+			commandLine(append(append([]string{"pannier", "mirror"}, args[1:]...), args[0])...))
 	case last >= 0 && !release.IsReference(args[last]):
 		dest, err = parseDestination(s.command, "the last argument", args[last])
 		args = args[:last]

@@ -116,6 +116,11 @@ func (s *session) printPlan(p bundle.Plan, transfer, free string) error {
 	if err := s.console.print("%s\n", trusted(planText(p, transfer, free))); err != nil {
 		return err
 	}
+	if len(p.Tags) > 0 {
+		if err := s.console.print("tags:\n"); err != nil {
+			return err
+		}
+	}
 	for _, tag := range p.Tags {
 		if err := s.console.print("    %s\n", tag); err != nil {
 			return err
@@ -173,7 +178,7 @@ func beyondText(p bundle.PlannedParity) string {
 	}
 	const most = 5
 	var b strings.Builder
-	fmt.Fprintf(&b, "\nlarger than the parity, so that the loss of the whole blob could not be healed: %d\n", len(p.Beyond))
+	fmt.Fprintf(&b, "\nlarger than the parity, so that the loss of the whole blob could not be healed: %d (--parity PERCENT makes it larger)\n", len(p.Beyond))
 	for _, l := range p.Beyond[:min(most, len(p.Beyond))] {
 		fmt.Fprintf(&b, "    %s  %s", bytesText(l.Size), l.Digest)
 		if len(l.Images) > 0 {

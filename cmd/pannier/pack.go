@@ -219,7 +219,7 @@ func (s *session) onlyOptions(f *packFlags, args []string, opts bundle.PackOptio
 		return opts, err
 	}
 	if opts.Only, err = bundle.ParseRefetchList(raw); err != nil {
-		return opts, fmt.Errorf("--only %s: %w", f.only, err)
+		return opts, usagef(s.command, "--only %s: %v; it takes the file that \"pannier audit --refetch-list FILE\" wrote", f.only, err)
 	}
 	opts.Media, opts.Destination = s.env.expandHome(args[0]), nil
 	return opts, nil

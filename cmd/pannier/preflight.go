@@ -119,8 +119,8 @@ func (s *session) printPreflight(r preflight.Report) error {
 	if !r.Ready {
 		verdict = "NOT READY"
 	}
-	return s.console.print("%s%s: %d passed, %d warnings, %d failed, %d skipped.\n", trusted(checksText(r.Checks)), verdict,
-		count[preflight.Pass], count[preflight.Warn], count[preflight.Fail], count[preflight.Skip])
+	return s.console.print("%s%s: %d passed, %s, %d failed, %d skipped.\n", trusted(checksText(r.Checks)), verdict,
+		count[preflight.Pass], plural(count[preflight.Warn], "warning", "warnings"), count[preflight.Fail], count[preflight.Skip])
 }
 
 // places is what the arguments of preflight name.

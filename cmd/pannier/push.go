@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -180,7 +181,7 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 		{"pushed", fmt.Sprintf("%d blobs, %s", r.Pushed.Blobs, bytesText(r.Pushed.Bytes)), "read, verified and pushed"},
 	}
 	if !opts.MissingOnly || r.Present.Blobs > 0 {
-		rows = append(rows, []string{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, bytesText(r.Present.Bytes)), "read and verified, not pushed"})
+		rows = append(rows, []string{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, bytesText(r.Present.Bytes)), presentText(opts.CheckAll)})
 	}
 	if r.Mounted.Blobs > 0 {
 		rows = append(rows, []string{"mounted", fmt.Sprintf("%d blobs, %s", r.Mounted.Blobs, bytesText(r.Mounted.Bytes)), "not read: the registry took them over from a repository of its own"})
@@ -192,7 +193,7 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 		rows = append(rows, []string{"documents", fmt.Sprintf("%d blobs, %s", r.Documents.Blobs, bytesText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
 	}
 	if len(r.Refused) > 0 {
-		rows = append(rows, []string{"REFUSED", fmt.Sprintf("%d blobs or images", len(r.Refused)), "listed below"})
+		rows = append(rows, []string{"REFUSED", plural(len(r.Refused), "blob or image", "blobs or images"), "listed below"})
 	}
 	for _, contact := range r.Contacts {
 		via := "direct"
@@ -212,6 +213,14 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 		s.sayObjects(opts, r)
 	}
 	return nil
+}
+
+// presentText says what is known of blobs that the registry had.
+func presentText(checkAll bool) string {
+	if checkAll {
+		return "read and verified, not pushed; the registry was asked for each"
+	}
+	return "read and verified, not pushed; it was asked for manifests only, --check-all asks for every blob"
 }
 
 func (s *session) sayReleases(r *apply.UnpackResult) {
@@ -244,24 +253,44 @@ func (s *session) sayObjects(opts apply.UnpackOptions, r *apply.UnpackResult) {
 			c.say("  %s", line)
 		}
 	}
-	var commands []string
-	for _, rel := range r.Releases {
-		if rel.Complete {
-			commands = append(commands, "oc adm upgrade --allow-explicit-upgrade --to-image "+rel.Image)
-		}
-	}
-	if len(commands) == 0 {
+	complete, ordered := inOrder(r.Releases)
+	if len(complete) == 0 {
 		return
 	}
 	which := "the release with"
-	if len(commands) > 1 {
+	switch {
+	case ordered && len(complete) > 1:
+		which = "these releases one after the other, in this order, each once the one before has been reached"
+	case len(complete) > 1:
 		which = "one of these releases with one of these"
 	}
 	c.prose("When the objects are applied, ask the cluster for %s:", which)
-	for _, command := range commands {
-		c.say("%s", command)
+	for i, rel := range complete {
+		if ordered && len(complete) > 1 {
+			c.say("%s %s:", [...]string{"first", "then"}[min(i, 1)], rel.Tag)
+		}
+		c.say("oc adm upgrade --allow-explicit-upgrade --to-image %s", rel.Image)
 	}
 	c.prose("or let pannier do both, with its checks: pannier apply, then pannier upgrade, or --apply --upgrade --wait here.")
+}
+
+// inOrder returns the complete releases; ordered says that they are one path of updates, on
+// which each follows the one before it.
+func inOrder(all []apply.UnpackedRelease) (complete []apply.UnpackedRelease, ordered bool) {
+	for _, rel := range all {
+		if rel.Complete {
+			complete = append(complete, rel)
+		}
+	}
+	path := make([]apply.UnpackedRelease, 0, len(complete))
+	for after := ""; len(path) < len(complete); after = path[len(path)-1].Tag {
+		i := slices.IndexFunc(complete, func(r apply.UnpackedRelease) bool { return r.After == after })
+		if i < 0 {
+			return complete, false
+		}
+		path = append(path, complete[i])
+	}
+	return path, true
 }
 
 // objectPath is where apply.Unpack writes an object.

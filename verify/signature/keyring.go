@@ -195,9 +195,9 @@ func (k *Keyring) check(m *message) (*Signature, error) {
 	}
 	id := fmt.Sprintf("%016X", m.keyID)
 	if where := k.strange[id]; where != "" {
-		return nil, fmt.Errorf("%w %s: it may be %s, which is neither pinned nor among the key files named by the user", ErrUnknownKey, id, where)
+		return nil, fmt.Errorf("%w %s: it may be %s, which is neither pinned nor among the key files that were named", ErrUnknownKey, id, where)
 	}
-	return nil, fmt.Errorf("%w %s: it is neither pinned nor among the key files named by the user%s", ErrUnknownKey, id, k.pinnedButAbsent(id))
+	return nil, fmt.Errorf("%w %s: it is neither pinned nor among the key files that were named%s", ErrUnknownKey, id, k.pinnedButAbsent(id))
 }
 
 // pinnedButAbsent says so if a key is trusted but was found nowhere.
