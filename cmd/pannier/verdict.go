@@ -102,7 +102,7 @@ func (t tally) incomplete(r *verify.Report, repair string) (meaning, remedy stri
 		return "oc adm release mirror has not finished, or not all of it was copied.",
 			"Run it again, or take the folder over with pannier pack RELEASE MEDIA --adopt DIR, which fetches what is missing."
 	case t.sealLost && t.healable == t.findings:
-		return "The seal is lost, and all that it covered is here.", "This puts it back: " + repair
+		return "The seal is lost, and all that it covered is here or can be healed here.", "This puts it back: " + repair
 	case t.sealLost:
 		return "The seal is lost, and so is something that it covered.",
 			fmt.Sprintf("%d of the findings can be healed with what is on the drive: %s. The rest is healed by the same command %s", t.healable, repair, fromElsewhere)
