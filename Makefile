@@ -48,8 +48,8 @@ demo: build ## the whole trip, embedded: no network, no cluster
 test: ## every test that needs nothing but Go
 	$(GO) test -timeout 20m ./...
 
-faults: ## every power cut, kill and failing call on a drive, where test has some of each (needs /dev/fuse; 20 CPU-minutes)
-	$(GO) test -tags faults -count=1 -timeout 60m -run '$(FAULTS)' ./bundle ./cmd/pannier ./verify
+faults: ## every power cut, kill and failing call on a drive, where test has some of each (needs /dev/fuse; some CPU-hours)
+	$(GO) test -tags faults -count=1 -timeout 8h -run '$(FAULTS)' ./bundle ./cmd/pannier ./verify
 
 race: ## the tests that run things side by side, under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m -skip '$(NORACE)' $(RACE)
