@@ -45,6 +45,7 @@ const (
 type yard struct {
 	t       *testing.T
 	media   string
+	origin  *trip.Origin
 	release *sample.Release
 	site    *trip.Site
 	cluster *clustertest.Site
@@ -85,8 +86,8 @@ func newYardOf(t *testing.T, r *sample.Release, from, kubelet string, change fun
 	}
 	y := &yard{t: t, media: trip.Drive(t), site: trip.NewSite(t), release: r, names: clustertest.NewNames(), home: t.TempDir()}
 	t.Cleanup(y.names.Close)
-	origin := trip.NewOrigin(t, y.release)
-	origin.Pack(y.media, y.release.Reference())
+	y.origin = trip.NewOrigin(t, y.release)
+	y.origin.Pack(y.media, y.release.Reference())
 	y.key = filepath.Join(y.home, "key.asc")
 	if err := os.WriteFile(y.key, trip.Key().Public(), 0o644); err != nil {
 		t.Fatal(err)
@@ -205,6 +206,21 @@ func TestChain(t *testing.T) {
 	var doc planDocument
 	if err := json.Unmarshal([]byte(out), &doc); err != nil || doc.Cluster == nil || len(doc.Cluster.Changes) != 2 || doc.Cluster.Changes[1].Action != "unchanged" {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestChainOfMirror goes the same way where this side has both: no drive is written.
+func TestChainOfMirror(t *testing.T) {
+	y := newYard(t, nil)
+	chain := []string{"mirror", y.release.Version, "…", "--registry-mirror", "quay.io=" + y.origin.Registry.Host, "--signature-store", y.origin.Store,
+		"--apply", "--upgrade", "--wait", "--etcd-backup", "1h"}
+	_, errs := y.run(0, chain...)
+	wants(t, errs, "it holds them", "pool worker:", "accepted", "Cluster is at "+toVersion)
+	done := y.done()
+	_, errs = y.run(0, chain...)
+	wants(t, errs, "Cluster is already at "+toVersion, "unchanged ImageDigestMirrorSet")
+	if again := y.state(); again != done {
+		t.Errorf("the second run changed something:\n%s\n%s", done, again)
 	}
 }
 
