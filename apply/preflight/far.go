@@ -61,6 +61,7 @@ func farRows() []row[*far] {
 		{"registry-clock", registryClock},
 		{"registry-auth", registryAuth},
 		{"registry-tags", registryTags},
+		{"registry-referrers", registryReferrers},
 		{"registry-pull", registryPull},
 		{"registry-push", registryPush},
 		{"registry-project", registryProject},

@@ -321,6 +321,26 @@ func farGuards() []farGuard {
 			}
 			return 0, ""
 		})},
+		{"referrers", want{"registry-referrers", pass, nil, "lists what refers"}, site(nil)},
+		{"no referrers", want{"registry-referrers", pass, nil, "by their tags"}, site(func(_ http.ResponseWriter, r *http.Request) (int, string) {
+			if strings.Contains(r.URL.Path, "/referrers/") {
+				return http.StatusNotFound, "404 page not found"
+			}
+			return 0, ""
+		})},
+		{"referrers denied", want{"registry-referrers", warn, remote.ErrAuth, "could not be found out"}, site(func(_ http.ResponseWriter, r *http.Request) (int, string) {
+			if strings.Contains(r.URL.Path, "/referrers/") {
+				return http.StatusForbidden, registryError("DENIED", "requested access to the resource is denied")
+			}
+			return 0, ""
+		})},
+		{"referrers are a page", want{"registry-referrers", pass, nil, "by their tags"}, site(func(w http.ResponseWriter, r *http.Request) (int, string) {
+			if strings.Contains(r.URL.Path, "/referrers/") {
+				w.Header().Set("Content-Type", "text/html")
+				return http.StatusOK, "<html></html>"
+			}
+			return 0, ""
+		})},
 		{"empty repository", want{"registry-tags", pass, nil, ""}, site(nil)},
 		{"release there already", want{"registry-tags", pass, nil, "of the drive's releases: 4.8.21-x86_64"}, filled(nil)},
 		{"tags denied", want{"registry-tags", warn, remote.ErrAuth, ""}, site(harbor(true))},

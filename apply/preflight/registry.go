@@ -143,6 +143,22 @@ func (f *far) list(ctx context.Context) ([]string, error) {
 	return f.tags.get(func() ([]string, error) { return f.repo.Tags(ctx) })
 }
 
+// registryReferrers tells whether signatures can be listed by the image that they are of.
+// Nothing here needs that: other tools may.
+func registryReferrers(ctx context.Context, f *far) Check {
+	if _, err := f.greet(ctx); err != nil {
+		return skipAfter("registry-api")
+	}
+	answers, err := f.repo.Referrers(ctx)
+	switch {
+	case err != nil:
+		return warn(err, hostRemedy(err), "it could not be found out: %v", err)
+	case answers:
+		return pass("the registry lists what refers to an image (referrers API)")
+	}
+	return pass("the registry has no referrers API; signatures are pushed and found by their tags, which need none")
+}
+
 // registryTags sees whether the repository may be read, and what is in it.
 func registryTags(ctx context.Context, f *far) Check {
 	if _, err := f.greet(ctx); err != nil {

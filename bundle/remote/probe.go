@@ -5,12 +5,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/registry/remote/auth"
 
 	"pannier/bundle/content"
@@ -116,6 +118,24 @@ func (r *Repository) Credential(ctx context.Context) (text string, found bool, e
 		return "", false, &Error{Op: "look up credential for", Host: r.host.name, Repository: r.name, kinds: []error{ErrAuth}, Err: scrub(err)}
 	}
 	return r.session.advice(), cred != auth.EmptyCredential, nil
+}
+
+// Referrers reports whether the registry answers the referrers API (OCI distribution-spec 1.1,
+// "Listing Referrers"). Older ones do not, and say so in many ways: what is no list is a no.
+// Errors are those of a registry that cannot be reached or does not let this account read.
+func (r *Repository) Referrers(ctx context.Context) (bool, error) {
+	nothing := digest.FromBytes(nil).String() // has no referrers, and need not be there
+	q := &call{op: "list referrers in", ref: nothing, method: http.MethodGet, path: "referrers/" + nothing,
+		header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}}, ok: []int{http.StatusOK}, limit: content.MaxManifest}
+	a, err := r.do(ctx, q)
+	switch {
+	case err == nil:
+		mediaType, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
+		return mediaType == ocispec.MediaTypeImageIndex, nil
+	case errors.Is(err, ErrNotFound) || errors.Is(err, ErrRefused):
+		return false, nil
+	}
+	return false, err
 }
 
 // DeleteManifest asks the registry to remove the manifest d. Many do not allow it. That it is
