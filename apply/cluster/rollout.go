@@ -155,7 +155,9 @@ func (w *rollout) look(ctx context.Context) ([]PoolState, bool, error) {
 		}
 		done = done && ok
 	}
-	w.watch.nodes(ctx, ps)
+	if err := w.watch.nodes(ctx, ps); err != nil {
+		return poolStates(ps), false, err
+	}
 	if err := w.watch.broken(ps, w.paused); err != nil {
 		return poolStates(ps), false, err
 	}
@@ -230,18 +232,23 @@ func (w *watch) change(kind, name, text string) {
 }
 
 // nodes tells of nodes that change. At the first look only those that are not up to date are
-// worth a line.
-func (w *watch) nodes(ctx context.Context, ps []pool) {
+// worth a line. An error is that of a server that does not answer: if it only keeps nodes to
+// itself, the pools alone decide.
+func (w *watch) nodes(ctx context.Context, ps []pool) error {
 	if w.blind {
-		return
+		return nil
 	}
 	ns, err := list[node](ctx, w.c, nodes, "", "")
-	if err != nil {
-		if errors.Is(err, ErrForbidden) {
-			w.blind = true
-			w.c.event("warning", "", "nodes are not followed: %v", err)
-		}
-		return // pools alone decide
+	switch {
+	case err == nil:
+	case transient(err):
+		return err
+	case errors.Is(err, ErrForbidden):
+		w.blind = true
+		w.c.event("warning", "", "nodes are not followed: %v", err)
+		return nil
+	default:
+		return nil
 	}
 	for _, n := range nodeStates(ns, ps) {
 		key := "node/" + n.Name
@@ -251,6 +258,7 @@ func (w *watch) nodes(ctx context.Context, ps []pool) {
 		}
 		w.change("node", n.Name, n.State)
 	}
+	return nil
 }
 
 // broken returns an error once a pool has been degraded for long enough. Pools that are not
