@@ -438,6 +438,7 @@ func farGuards() []farGuard {
 			return farOptions(t, s.Registry.Host, media)
 		}},
 		{"hosts", want{"registry-hosts", pass, nil, "(registry)"}, site(nil)},
+		{"nobody answers", want{"registry-hosts", fail, remote.ErrUnreachable, "no host answered"}, func(t *testing.T) preflight.FarOptions { return farOptions(t, nobody(t), "") }},
 		{"by a proxy", want{"registry-hosts", warn, nil, "by proxy"}, func(t *testing.T) preflight.FarOptions {
 			s := trip.NewSite(t)
 			o := farOptions(t, s.Registry.Host, "")

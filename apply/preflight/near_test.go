@@ -320,6 +320,12 @@ func nearGuards() []nearGuard {
 			opts.Media = tmpfs(t, "")
 		})},
 		{"hosts are told", want{"source-hosts", pass, nil, "(registry)"}, fine},
+		{"no host answers", want{"source-hosts", fail, remote.ErrUnreachable, "no host answered"}, scene(func(t *testing.T, o *trip.Origin, _ *sample.Release, opts *preflight.NearOptions) {
+			opts.Client = client(t, remote.Options{}, nobody(t))
+		})},
+		{"one host of two is silent", want{"source-hosts", warn, nil, "(signature store); answered"}, scene(func(t *testing.T, o *trip.Origin, _ *sample.Release, opts *preflight.NearOptions) {
+			opts.Stores = append(opts.Stores, "http://"+nobody(t)+"/signatures")
+		})},
 	}
 }
 
@@ -403,7 +409,7 @@ func TestNearGuardsAreAll(t *testing.T) {
 	for _, g := range nearGuards() {
 		all = append(all, g.want)
 	}
-	covered(t, preflight.NearNames(), all, "source-hosts")
+	covered(t, preflight.NearNames(), all)
 }
 
 // TestDriveIsLeftAsItWas cuts the drive at every write, and looks what stays.

@@ -321,7 +321,7 @@ func registryHosts(_ context.Context, f *far) Check {
 			proxies = append(proxies, k.Proxy)
 		}
 	}
-	if len(proxies) > 0 {
+	if len(proxies) > 0 && c.Status == Pass {
 		return warn(nil, "if the registry can be reached directly, exempt it in NO_PROXY: proxies limit size and time of uploads", "%s", c.Detail)
 	}
 	return c

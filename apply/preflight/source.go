@@ -253,17 +253,31 @@ func pull(ctx context.Context, repo *remote.Repository, ref string) error {
 // sourceHosts lists who was really asked, for whoever keeps the firewall.
 func sourceHosts(_ context.Context, n *near) Check { return contactsCheck(n.opts.Client) }
 
+// contactsCheck lists who was asked, and passes only if everybody answered.
 func contactsCheck(c *remote.Client) Check {
-	var texts []string
+	var answered, silent []string
 	for _, k := range c.Contacts() {
 		text := k.Host + " (" + k.Why
 		if k.Proxy != "" {
 			text += ", by proxy " + k.Proxy
 		}
-		texts = append(texts, text+")")
+		if c.Answered(k.Host) {
+			answered = append(answered, text+")")
+		} else {
+			silent = append(silent, text+")")
+		}
 	}
-	if len(texts) == 0 {
+	const remedy = "open the firewall for the hosts that did not answer (curl -v https://HOST/), or check HTTPS_PROXY and NO_PROXY; the other checks say what failed"
+	switch {
+	case len(answered)+len(silent) == 0:
 		return skip("no host was asked")
+	case len(silent) == 0:
+		return pass("asked so far: %s", strings.Join(answered, ", "))
+	case len(answered) == 0:
+		return fail(errSilent, remedy, "no host answered; asked: %s", strings.Join(silent, ", "))
 	}
-	return pass("asked so far: %s", strings.Join(texts, ", "))
+	return warn(nil, remedy, "no answer from %s; answered: %s", strings.Join(silent, ", "), strings.Join(answered, ", "))
 }
+
+// errSilent is a network in which nobody answers.
+var errSilent = fmt.Errorf("no host answered: %w", remote.ErrUnreachable)

@@ -252,6 +252,9 @@ func (c *Client) Contacts() []Contact {
 	return out
 }
 
+// Answered reports whether a [Contact].Host has given an HTTP answer so far, be it a refusal.
+func (c *Client) Answered(host string) bool { return c.host(host).hasAnswered() }
+
 // sleep waits for d or the end of ctx, whose error it returns.
 func sleep(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
