@@ -6,11 +6,13 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 5s
 BENCH    ?= .
 RACE     ?= ./store/... ./bundle/... ./verify/... ./apply/...
+# Many tests wait for a clock and not for a core: a stalled server, a Retry-After.
+PARALLEL ?= 8
 # One byte, number or interruption after the other, or gigabytes: others have the same
 # goroutines in a fraction of the time, and `test` has them all.
 NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass|TestPackPulledAnywhere|TestPackOneFault|TestPackInterruptedAtEveryBlob
 # Tests that have a sample of their cases in `test`, and all of them in `faults`.
-FAULTS := TestPowerCut|TestKilled|TestEveryFault|TestTwoGigabytes
+FAULTS := TestPowerCut|TestKilled|TestEvery|TestHostileNumbers|TestPackPulledAnywhere|TestPackOneFault|TestTwoGigabytes
 PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
              darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
@@ -46,10 +48,10 @@ demo: build ## the whole trip, embedded: no network, no cluster
 	./bin/pannier demo
 
 test: ## every test that needs nothing but Go
-	$(GO) test -timeout 20m ./...
+	$(GO) test -timeout 20m -parallel $(PARALLEL) ./...
 
-faults: ## every power cut, kill and failing call on a drive, where test has some of each (needs /dev/fuse; some CPU-hours)
-	$(GO) test -tags faults -count=1 -timeout 8h -run '$(FAULTS)' ./bundle ./cmd/pannier ./verify
+faults: ## every power cut, kill, failing call and flipped byte, where test has some of each (needs /dev/fuse; some CPU-hours)
+	$(GO) test -tags faults -count=1 -timeout 8h -run '$(FAULTS)' ./store ./bundle ./cmd/pannier ./verify
 
 race: ## the tests that run things side by side, under the race detector (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m -skip '$(NORACE)' $(RACE)
@@ -72,7 +74,8 @@ bin/conformance: testdata/readers/go.mod testdata/readers/go.sum
 	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/opencontainers/distribution-spec/conformance
 
 test-cluster: bin/kubeplane ## apply, upgrade and preflight against a real API server (11 CPU-minutes the first time)
-	$(GO) test -tags cluster -count=1 -timeout 30m ./apply/cluster/... ./cmd/...
+	$(GO) test -tags cluster -count=1 -timeout 30m -parallel $(PARALLEL) ./apply/cluster/...
+	$(GO) test -tags cluster -count=1 -timeout 30m -parallel $(PARALLEL) -run '^TestCluster' ./cmd/pannier
 
 # The API server is kept by its sources outside of the tree: it takes long to build, changes
 # hardly ever, and is wanted by every checkout. Kubernetes takes its version from the linker.

@@ -368,3 +368,23 @@ func reversed(s []string) []string {
 	slices.Reverse(r)
 	return r
 }
+
+// TestClusterTestsAreNamed sees to it that `make test-cluster`, which picks the tests of the
+// command by name, runs every one that is behind the build tag.
+func TestClusterTestsAreNamed(t *testing.T) {
+	files, err := filepath.Glob("cmd/pannier/*_cluster_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for _, name := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && strings.HasPrefix(fn.Name.Name, "Test") && !strings.HasPrefix(fn.Name.Name, "TestCluster") {
+				t.Errorf("%s: %s would not run: its name must begin with TestCluster", name, fn.Name.Name)
+			}
+		}
+	}
+}

@@ -265,7 +265,11 @@ func TestPackPulledAnywhere(t *testing.T) {
 				t.Fatalf("only %d calls", n)
 			}
 			t.Logf("%d calls", n)
-			for k := 1; k <= n && !t.Failed(); k++ {
+			every := 4
+			if allFaults || !tc.sealed {
+				every = 1
+			}
+			for k := 1; k <= n && !t.Failed(); k += every {
 				media := fresh()
 				cut := &trip.Cut{At: k}
 				opts := tc.opts(media)

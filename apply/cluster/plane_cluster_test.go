@@ -21,7 +21,7 @@ func TestAPIServerKilled(t *testing.T) {
 	w.build(testVersion)
 	w.arrived()
 	// Slow enough that the server is gone before the last node is done.
-	w.operate(func(o *operators) { o.tick = time.Second })
+	w.operate(func(o *operators) { o.tick = 400 * time.Millisecond })
 	c := w.cluster()
 	outage := func(when string, down time.Duration) chan error {
 		done := make(chan error, 1)

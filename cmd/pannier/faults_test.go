@@ -132,6 +132,7 @@ var downloads = map[string]outcome{
 var final = []string{"refusal with escapes", "denied", "gone", "redirect to another scheme", "manifest: no end", "manifest: web page"}
 
 func TestPackMeetsEveryFault(t *testing.T) {
+	t.Parallel()
 	r := trip.Make(t, sample.Options{Version: "4.8.21", Components: 3, LayerSize: 64 << 10})
 	o := trip.NewOrigin(t, r)
 	whole := trip.Drive(t)
@@ -298,6 +299,7 @@ var uploads = map[string]outcome{
 var finalUploads = []string{"put kept by nobody", "put refused with escapes", "Location missing", "Location of another scheme", "web page for uploads"}
 
 func TestUnpackMeetsEveryFault(t *testing.T) {
+	t.Parallel()
 	r := trip.Make(t, sample.Options{Version: "4.8.21", Components: 2, LayerSize: 700 << 10})
 	o := trip.NewOrigin(t, r)
 	media := trip.Drive(t)

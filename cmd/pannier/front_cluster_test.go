@@ -99,9 +99,9 @@ func loginFor(host, password string) []byte {
 	return fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, host, base64.StdEncoding.EncodeToString([]byte(frontUser+":"+password)))
 }
 
-// TestPullSecret tries the cluster's pull secret at a registry that asks for a password, and
+// TestClusterPullSecret tries the cluster's pull secret at a registry that asks for a password, and
 // that nodes and we know by one name.
-func TestPullSecret(t *testing.T) {
+func TestClusterPullSecret(t *testing.T) {
 	y := newYard(t, nil)
 	f := y.startFront()
 	host, _, _ := strings.Cut(nodesKnow, "/")
@@ -154,10 +154,10 @@ func TestPullSecret(t *testing.T) {
 	y.done()
 }
 
-// TestSigstoreAtTheMirror: from 4.21 on a cluster runs no release image without a sigstore
+// TestClusterSigstoreAtTheMirror: from 4.21 on a cluster runs no release image without a sigstore
 // signature, from 4.22 on no component; that the registry has them is found out before the
 // cluster is asked.
-func TestSigstoreAtTheMirror(t *testing.T) {
+func TestClusterSigstoreAtTheMirror(t *testing.T) {
 	for _, tc := range []struct {
 		from, kubelet, to string
 		components        bool // are signed, and asked for

@@ -41,9 +41,9 @@ func (y *yard) podOn(pool string) {
 // flat undoes the wrapping of long lines.
 func flat(text string) string { return strings.Join(strings.Fields(text), " ") }
 
-// TestProbeNodes runs pods on nodes that pull, cannot pull, or say nothing. Whatever comes of
+// TestClusterProbeNodes runs pods on nodes that pull, cannot pull, or say nothing. Whatever comes of
 // it, and also when it is interrupted, no pod stays.
-func TestProbeNodes(t *testing.T) {
+func TestClusterProbeNodes(t *testing.T) {
 	y := newYard(t, nil)
 	probe := []string{"preflight", y.media, "…", "--etcd-backup", "1h", "--probe-nodes"}
 

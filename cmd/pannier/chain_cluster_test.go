@@ -184,8 +184,8 @@ func (y *yard) chain() []string {
 	return []string{"unpack", y.media, "…", "--apply", "--upgrade", "--wait", "--etcd-backup", "1h"}
 }
 
-// TestChain goes the whole way by one command, and again, which changes nothing.
-func TestChain(t *testing.T) {
+// TestClusterChain goes the whole way by one command, and again, which changes nothing.
+func TestClusterChain(t *testing.T) {
 	y := newYard(t, nil)
 	before := y.state()
 	out, _ := y.run(0, append(y.chain(), "--dry-run")...)
@@ -209,8 +209,8 @@ func TestChain(t *testing.T) {
 	}
 }
 
-// TestChainOfMirror goes the same way where this side has both: no drive is written.
-func TestChainOfMirror(t *testing.T) {
+// TestClusterChainOfMirror goes the same way where this side has both: no drive is written.
+func TestClusterChainOfMirror(t *testing.T) {
 	y := newYard(t, nil)
 	chain := []string{"mirror", y.release.Version, "…", "--registry-mirror", "quay.io=" + y.origin.Registry.Host, "--signature-store", y.origin.Store,
 		"--apply", "--upgrade", "--wait", "--etcd-backup", "1h"}
@@ -224,8 +224,8 @@ func TestChainOfMirror(t *testing.T) {
 	}
 }
 
-// TestFolder applies from a folder that unpack wrote, as another person on a later day would.
-func TestFolder(t *testing.T) {
+// TestClusterFromFolder applies from a folder that unpack wrote, as another person on a later day would.
+func TestClusterFromFolder(t *testing.T) {
 	y := newYard(t, nil)
 	dir := filepath.Join(y.home, "objects")
 	y.run(0, "unpack", y.media, y.registry(), "--cluster-registry", nodesKnow, "--keyring", y.key, "--objects-dir", dir)
@@ -271,8 +271,8 @@ func TestFolder(t *testing.T) {
 	wants(t, out, "Cluster is already at "+toVersion)
 }
 
-// TestKilled kills the program at each step; the same command goes on to the same end.
-func TestKilled(t *testing.T) {
+// TestClusterKilled kills the program at each step; the same command goes on to the same end.
+func TestClusterKilled(t *testing.T) {
 	y := newYard(t, nil)
 	y.run(0, y.chain()...)
 	want := y.done()
@@ -391,9 +391,9 @@ func TestClusterSaysNo(t *testing.T) {
 	})
 }
 
-// TestWaitOutlivesTheServer: an API server that is killed and started again while a rollout
+// TestClusterWaitOutlivesTheServer: an API server that is killed and started again while a rollout
 // is followed is waited for.
-func TestWaitOutlivesTheServer(t *testing.T) {
+func TestClusterWaitOutlivesTheServer(t *testing.T) {
 	y := newYard(t, nil)
 	cmd := y.command(y.chain()...)
 	var log bytes.Buffer
@@ -422,8 +422,8 @@ func TestWaitOutlivesTheServer(t *testing.T) {
 	y.done()
 }
 
-// TestPreflightOfTheCluster: all sides in one report.
-func TestPreflightOfTheCluster(t *testing.T) {
+// TestClusterPreflight: all sides in one report.
+func TestClusterPreflight(t *testing.T) {
 	y := newYard(t, nil)
 	m, err := clustertest.NewMonitoring(y.cluster.Plane, y.names)
 	if err != nil {

@@ -1,0 +1,5 @@
+//go:build faults
+
+package verify_test
+
+const allFaults = true
