@@ -302,6 +302,7 @@ func (u *unpacker) confirm(ctx context.Context) error {
 	if err := u.compare(ctx); err != nil {
 		return err
 	}
+	u.res.Held = u.held()
 	a := &arrival{opts: ArrivedOptions{Destination: u.opts.Destination}}
 	for _, img := range u.images {
 		if !u.good(img) {

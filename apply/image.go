@@ -261,21 +261,11 @@ func (u *unpacker) target(img *image) error {
 			return fmt.Errorf("additional image %s: %w: the drive has %s under that name", img.record.Tag, bundle.ErrDamaged, img.record.Descriptor.Digest)
 		}
 		img.tag = ref.Tag
-		name = additionalRepository(u.opts.Destination.Registry, u.opts.Prefix, ref)
+		name = u.opts.Destination.Additional(u.opts.Prefix, ref.Repository)
 	}
 	var err error
 	img.repo, err = u.opts.Client.Repository(name)
 	return err
-}
-
-// additionalRepository is where an additional image goes: the path that it has at its source,
-// below the prefix.
-func additionalRepository(registry, prefix string, ref release.Reference) string {
-	_, path, _ := strings.Cut(ref.Repository, "/")
-	if prefix = strings.Trim(prefix, "/"); prefix != "" {
-		path = prefix + "/" + path
-	}
-	return registry + "/" + path
 }
 
 // spoil notes that a blob or manifest may not be pushed.

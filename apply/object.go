@@ -173,7 +173,7 @@ func (u *unpacker) additionalMirrors() (digests, tags []objects.Mirror) {
 		if err != nil {
 			continue
 		}
-		m := objects.Mirror{Source: ref.Repository, Mirrors: []string{additionalRepository(u.nodes().Registry, u.opts.Prefix, ref)}}
+		m := objects.Mirror{Source: ref.Repository, Mirrors: []string{u.nodes().Additional(u.opts.Prefix, ref.Repository)}}
 		if ref.Digest != "" {
 			digests = append(digests, m)
 		} else {

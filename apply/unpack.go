@@ -17,6 +17,7 @@ import (
 	"pannier/bundle/remote"
 	"pannier/store"
 	"pannier/verify"
+	"pannier/verify/custody"
 )
 
 // UnpackOptions says what [Unpack] and [Mirror] push, from where and to where. Media, Destination and
@@ -79,6 +80,7 @@ type UnpackResult struct {
 	Documents     bundle.Totals         // captured with the releases: read and verified, they stay on the drive
 	Proven        []digest.Digest       // blobs and manifests that were read and were what their digest says
 	Refused       []Refusal
+	Held          []custody.Held // what the registry said that it holds of it, asked when all was pushed (Confirm)
 	Contacts      []remote.Contact
 	Warnings      []string
 }

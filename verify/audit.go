@@ -34,6 +34,7 @@ type AuditOptions struct {
 	Client     *remote.Client // asks Stores for signatures that the drive lacks; nil asks nobody
 	Stores     []string
 	Signers    *custody.Signers // if given, the custody log must be signed by one of them
+	Beside     []byte           // the custody log beside the drive, if there is one; it is looked at too
 	Jobs       int              // parallel readers; 0 means one for each processor, at most 4
 	Cache      string           // folder on the local disk for a copy of the index; must be given
 	Progress   bundle.ProgressFunc

@@ -17,24 +17,33 @@ func (a *audit) custody() {
 	if a.b.Seal != nil && s.Lines > 0 && !tellsOf(s.Log, a.b.Seal.Generation, a.b.Seal.Bundle.String()) {
 		problems = append(problems, "it does not tell of the seal that is on the drive")
 	}
-	if a.opts.Signers != nil && !s.Trusted {
-		problems = append(problems, s.Vouched)
-	}
-	for _, p := range problems {
-		if a.opts.Signers == nil {
-			a.note("custody log: %s", p)
-			continue
-		}
-		a.find(Finding{Kind: KindUntrusted, Path: custody.LogName, Detail: p})
-	}
-	if s.Lines > 0 {
-		a.note("custody log: %s; %s", lastText(s.Log), s.Vouched)
+	a.tellLog("", s, problems)
+	if len(a.opts.Beside) > 0 {
+		a.report.Beside = custody.LookBeside(a.opts.Beside, s.Log, a.opts.Signers, time.Now())
+		a.tellLog("beside the drive: ", a.report.Beside, a.report.Beside.Problems)
 	}
 	for _, name := range s.Unlisted {
 		a.note("%s is not named by the custody log: nobody says what it is", name)
 	}
 	for _, f := range s.Attached {
 		a.note("attached, as claimed by the sender and not checked here: %s (%s)", f.As, f.Path)
+	}
+}
+
+// tellLog tells of one log, that of the drive or another, which where says.
+func (a *audit) tellLog(where string, s *custody.State, problems []string) {
+	if a.opts.Signers != nil && !s.Trusted {
+		problems = append(problems, s.Vouched)
+	}
+	for _, p := range problems {
+		if a.opts.Signers == nil {
+			a.note("custody log: %s%s", where, p)
+			continue
+		}
+		a.find(Finding{Kind: KindUntrusted, Path: custody.LogName, Detail: where + p})
+	}
+	if s.Lines > 0 {
+		a.note("custody log: %s%s; %s", where, lastText(s.Log), s.Vouched)
 	}
 }
 

@@ -76,6 +76,7 @@ type Report struct {
 	Directory bool `json:"-"`
 
 	Custody *custody.State `json:"custody,omitempty"` // what the custody log tells
+	Beside  *custody.State `json:"beside,omitempty"`  // what the custody log beside the drive tells
 
 	// Additional counts the images of no release, for which no signature is checked.
 	Additional int `json:"-"`

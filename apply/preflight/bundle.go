@@ -220,11 +220,7 @@ func (f *far) additional(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		_, path, _ := strings.Cut(ref.Repository, "/")
-		if prefix := strings.Trim(f.opts.Prefix, "/"); prefix != "" {
-			path = prefix + "/" + path
-		}
-		out = append(out, f.opts.Destination.Registry+"/"+path)
+		out = append(out, f.opts.Destination.Additional(f.opts.Prefix, ref.Repository))
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil

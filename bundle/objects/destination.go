@@ -17,6 +17,16 @@ type Destination struct {
 // String returns "host[:port]/path".
 func (d Destination) String() string { return d.Registry + "/" + d.Repository }
 
+// Additional is where at the destination's registry an image goes that is part of no release: to
+// the path that it has at its source, "quay.io/a/b", below the prefix.
+func (d Destination) Additional(prefix, source string) string {
+	_, path, _ := strings.Cut(source, "/")
+	if prefix = strings.Trim(prefix, "/"); prefix != "" {
+		path = prefix + "/" + path
+	}
+	return d.Registry + "/" + path
+}
+
 const (
 	hostPart = `[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?`
 	hostname = hostPart + `(?:\.` + hostPart + `)*`

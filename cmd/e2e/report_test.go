@@ -275,7 +275,7 @@ func TestCustodySignedForSSHKeygen(t *testing.T) {
 				t.Fatal(err)
 			}
 			message := []byte(`{"event":"sealed"}` + "\n")
-			sig, err := key.Sign(message)
+			sig, err := key.Sign(custody.Namespace, message)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -292,7 +292,7 @@ func TestCustodySignedForSSHKeygen(t *testing.T) {
 			}
 			// And the other way: what ssh-keygen signed is good here.
 			u.must(t, keygen, "-Y", "sign", "-f", "key", "-n", custody.Namespace, "message")
-			who, err := custody.VerifySignature(append(message, '\n'), readFile(t, filepath.Join(u.home, "message.sig")))
+			who, err := custody.VerifySignature(custody.Namespace, append(message, '\n'), readFile(t, filepath.Join(u.home, "message.sig")))
 			if err != nil || who.Fingerprint != key.Fingerprint() {
 				t.Errorf("%v %v", who, err)
 			}

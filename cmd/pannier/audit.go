@@ -14,6 +14,7 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/remote"
 	"pannier/verify"
+	"pannier/verify/custody"
 )
 
 type auditFlags struct {
@@ -51,7 +52,8 @@ func (s *session) auditCommand() *cli.Command {
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
 	flags = append(flags, f.progressFlags.flags("parallel readers (default: one for each processor, at most 4)")...)
-	flags = append(append(flags, f.reportFlags.flags()...), f.reportFlags.keyFlag())
+	flags = append(append(flags, f.reportFlags.flags()...), f.reportFlags.keyFlag(),
+		f.custodyFlag("enter this audit in the custody log beside the drive, `FILE`, which is made if it is not there; what it holds already is looked at too"))
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{
@@ -109,6 +111,11 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 	}
 	defer func() { err = evidence.finish(ctx, err) }()
 	opts.Progress = evidence.progress(opts.Progress)
+	if f.custody != "" {
+		if opts.Beside, err = custody.ReadBeside(f.custody); err != nil {
+			return fmt.Errorf("--custody: %w", err)
+		}
+	}
 
 	report, err := s.auditOrRepair(ctx, f, opts)
 	s.progress.finish(err)

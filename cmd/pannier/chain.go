@@ -29,8 +29,8 @@ func (s *session) chain(ctx context.Context, f *pushFlags, registry remote.Optio
 		return nil, usagef(s.command, "--wait goes with --apply or --upgrade: without them there is nothing to wait for")
 	case !f.upgrade && (f.etcdBackup != "" || len(f.paused.Value()) > 0):
 		return nil, usagef(s.command, "--etcd-backup and --allow-paused-pool go with --upgrade")
-	case !f.apply && !f.upgrade && (f.kubeconfig != "" || f.context != ""):
-		return nil, usagef(s.command, "--kubeconfig and --context go with --apply or --upgrade: without them the cluster is not touched")
+	case !f.apply && !f.upgrade && f.receipt == "" && (f.kubeconfig != "" || f.context != ""):
+		return nil, usagef(s.command, "--kubeconfig and --context go with --apply or --upgrade, or of unpack with --receipt: without them the cluster is not asked")
 	case !f.apply && !f.upgrade:
 		return nil, nil
 	}

@@ -26,6 +26,7 @@ type reportFlags struct {
 	report  string
 	redact  bool
 	signKey string
+	custody string
 }
 
 func (f *reportFlags) flags() []cli.Flag {
@@ -39,7 +40,12 @@ func (f *reportFlags) flags() []cli.Flag {
 
 func (f *reportFlags) keyFlag() cli.Flag {
 	return &cli.StringFlag{Name: "sign-key", Destination: &f.signKey, TakesFile: true,
-		Usage: "sign what is entered in the custody log with the private SSH key in `FILE`, which has no passphrase"}
+		Usage: "sign what is entered in the custody log, and a receipt, with the private SSH key in `FILE`, which has no passphrase"}
+}
+
+// custodyFlag is for commands that read a drive and never write to it.
+func (f *reportFlags) custodyFlag(usage string) cli.Flag {
+	return &cli.StringFlag{Name: "custody", Destination: &f.custody, TakesFile: true, Usage: usage}
 }
 
 // evidence is what a command leaves of itself: entries in custody logs, and its report.
@@ -72,6 +78,15 @@ func (s *session) evidence(f *reportFlags, dry bool, v bundle.SignatureVerifier,
 		}
 		if err := outside(f.report, media); err != nil {
 			return nil, usagef(s.command, "--report: %v", err)
+		}
+	}
+	if f.custody != "" {
+		if dry {
+			return nil, usagef(s.command, "--custody does not go with --dry-run, which writes nothing anywhere")
+		}
+		f.custody = s.env.expandHome(f.custody)
+		if err := outside(f.custody, media); err != nil {
+			return nil, usagef(s.command, "--custody: %v", err)
 		}
 	}
 	var err error
@@ -188,6 +203,17 @@ func hostAndUser() (host, name string) {
 func (e *evidence) record(media string, entries ...custody.Entry) {
 	if err := custody.Append(media, "pannier "+buildVersion(), e.key, entries...); err != nil {
 		e.s.console.warn("the custody log on the drive could not be continued: %v. Nothing else depends on it.", err)
+	}
+}
+
+// recordBeside enters in the log beside the drives what was done with them, and says so if that fails: the
+// crossing is what it is without it.
+func (e *evidence) recordBeside(entries ...custody.Entry) {
+	if e.flags.custody == "" || len(entries) == 0 {
+		return
+	}
+	if err := custody.AppendBeside(e.flags.custody, e.key, entries...); err != nil {
+		e.s.console.warn("the custody log beside the drive could not be continued: %v", err)
 	}
 }
 

@@ -115,6 +115,7 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 		}
 		e.record(opts.Media, entry)
 	}
+	e.enterAudited(ctx, opts, r)
 	e.cell = func(_ *verify.Inspection, blob verify.InspectedBlob) string {
 		switch {
 		case states[blob.Digest] != "":
@@ -150,6 +151,36 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 		v.State = custody.StateIncomplete
 	}
 	rep.Verdict = v
+}
+
+// enterAudited continues the log beside the drive.
+func (e *evidence) enterAudited(ctx context.Context, opts verify.AuditOptions, r *verify.Report) {
+	if e.flags.custody == "" {
+		return
+	}
+	entry := e.entry(custody.Audited)
+	entry.Outcome, entry.Detail = string(r.Status), countText(r.Findings)
+	if r.Selected != nil {
+		entry.Detail = "only " + strings.Join(r.Selected, ", ") + ": " + entry.Detail
+	}
+	for _, rel := range r.Releases {
+		entry.Releases = append(entry.Releases, custody.Release{Release: release.Tag(rel.Version, rel.Arch), Digest: rel.Digest, Signature: rel.Signature})
+	}
+	e.nameDrive(ctx, &entry, opts.Media)
+	e.recordBeside(entry)
+}
+
+// nameDrive notes in an entry which drive it is of, and the last line of that drive's log.
+func (e *evidence) nameDrive(ctx context.Context, entry *custody.Entry, media string) {
+	in, err := e.inspect(ctx, media)
+	if in == nil {
+		e.s.log.Warn("a drive could not be looked at for the custody log", "media", media, "err", err)
+		return
+	}
+	entry.Bundle, entry.Generation = in.BundleID, in.Generation
+	if in.Custody != nil {
+		entry.Drive = in.Custody.Last
+	}
 }
 
 // selects reports whether --release names a release tag, by its version or in full.

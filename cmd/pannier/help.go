@@ -49,6 +49,9 @@ var examples = map[string][]string{
 		"pannier inspect /media/usb/mirror",
 		"pannier inspect /media/usb/mirror --images -o json",
 	},
+	"inventory": {
+		"pannier inventory registry.example:5000/ocp4/openshift4 --receipt held.json",
+	},
 	"attach": {
 		"pannier attach /media/usb/mirror clamav.log --as \"ClamAV 1.4 on kiosk 3\"",
 		"pannier attach /media/usb/mirror clamav.log --as \"ClamAV 1.4\" --sign-key kiosk",

@@ -225,7 +225,7 @@ func (s *session) app() *cli.App {
 		Commands: []*cli.Command{
 			s.packCommand(), s.auditCommand(), s.unpackCommand(), s.mirrorCommand(),
 			s.applyCommand(), s.upgradeCommand(), s.preflightCommand(),
-			s.inspectCommand(), s.attachCommand(), s.serveCommand(), s.demoCommand(),
+			s.inspectCommand(), s.inventoryCommand(), s.attachCommand(), s.serveCommand(), s.demoCommand(),
 			s.explainCommand(), s.completionCommand(), s.manCommand(), s.versionCommand(),
 		},
 	}

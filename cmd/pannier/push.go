@@ -32,6 +32,7 @@ type pushFlags struct {
 	dryRun     bool
 	checkAll   bool
 	perRepo    bool
+	receipt    string // unpack alone has it
 
 	apply   bool
 	upgrade bool

@@ -258,6 +258,7 @@ func startRegistry(ts *testscript.TestScript, name string, opts sample.RegistryO
 //	fault NAME dead-after=N         after N blobs every connection is cut
 //	fault NAME corrupt=SUFFIX       a byte of blobs whose digest ends so is changed
 //	fault NAME corrupt-in=REPO      the same of blobs of that repository
+//	fault NAME lost=DIGEST          that blob is not there
 //	fault NAME refuse               pushes are refused, for good
 //	fault NAME none
 func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
@@ -308,6 +309,10 @@ func (r *scriptRegistry) wrap(next http.Handler) http.Handler {
 		}
 		if _, ok := faults["refuse"]; ok && req.Method != http.MethodGet && req.Method != http.MethodHead {
 			http.Error(w, `{"errors":[{"code":"NAME_INVALID","message":"no such project"}]}`, http.StatusBadRequest)
+			return
+		}
+		if d, ok := faults["lost"]; ok && strings.HasSuffix(req.URL.Path, "/blobs/"+d) {
+			http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}`, http.StatusNotFound)
 			return
 		}
 		if suffix, ok := faults["corrupt"]; ok && isBlob && strings.HasSuffix(req.URL.Path, suffix) {

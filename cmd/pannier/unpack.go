@@ -31,7 +31,11 @@ func (s *session) unpackCommand() *cli.Command {
 			Usage: "read from the drive only what the registry lacks; by default every selected blob is read and hashed"},
 	}
 	flags = append(flags, f.pushFlags.flags("`URL` or directory of release signatures, for drives that carry none; nobody is asked without it; repeatable")...)
-	flags = append(flags, f.reportFlags.flags()...)
+	flags = append(flags,
+		&cli.StringFlag{Name: "receipt", Destination: &f.receipt, TakesFile: true,
+			Usage: "write to `FILE` what arrived and what the registry was seen to hold, to be carried back for \"pannier pack --have FILE\"; beside it, in FILE.custody.jsonl, the custody log"},
+		f.custodyFlag("enter this unpack in the custody log beside the drives, `FILE`, which is made if it is not there"))
+	flags = append(append(flags, f.reportFlags.flags()...), f.reportFlags.keyFlag())
 	return &cli.Command{
 		Name: "unpack", Usage: "put releases into a registry: drive -> registry [-> cluster]", ArgsUsage: "MEDIA... REGISTRY/REPO",
 		Description: "Every blob is verified before it is pushed; the drive is never written to. Nobody is asked\n" +
@@ -48,6 +52,9 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) (er
 	p := &pushing{}
 	selectedBy, err := s.unpackOptions(f, args, p)
 	if err != nil {
+		return err
+	}
+	if err := s.checkReceipt(f, &p.opts); err != nil {
 		return err
 	}
 	if err := s.startPush(ctx, &f.pushFlags, p); err != nil {
@@ -75,7 +82,8 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) (er
 	if result != nil && !said {
 		s.sayLeftOut(*opts, result, selectedBy)
 	}
-	return s.pushed(ctx, p, result, err)
+	err = s.pushed(ctx, p, result, err)
+	return s.leaveReceipt(ctx, f, p, result, err)
 }
 
 // unpackOptions reads arguments, flags and the environment; selectedBy says which variable

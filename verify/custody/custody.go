@@ -30,13 +30,15 @@ const (
 	maxLine = 256 << 10
 )
 
-// Events of the log. What only reads a drive does not write to it.
+// Events of the log. What only reads a drive does not write to it, but to a log beside it.
 const (
 	Packed   = "packed"   // pack wrote to the drive; Outcome says whether it finished
 	Sealed   = "sealed"   // a generation was sealed
 	Repaired = "repaired" // audit --repair changed something
 	Attached = "attached" // somebody's file was put on the drive
 	Signed   = "signed"   // Signature is of the line before
+	Audited  = "audited"  // beside the drive: audit read all of it
+	Unpacked = "unpacked" // beside the drive: unpack took from it
 )
 
 // ErrFull says that the log has no room for another line.
@@ -56,8 +58,9 @@ type Entry struct {
 	Outcome    string        `json:"outcome,omitempty"`
 	Detail     string        `json:"detail,omitempty"` // for people
 	Releases   []Release     `json:"releases,omitempty"`
-	File       *File         `json:"file,omitempty"`      // what was attached
+	File       *File         `json:"file,omitempty"`      // what was attached; of an unpack its receipt
 	Signature  string        `json:"signature,omitempty"` // SSH signature of the line before
+	Drive      digest.Digest `json:"drive,omitempty"`     // in a log beside a drive: the last line of the drive's own log then
 }
 
 // Release is a release that an entry speaks of.
@@ -69,7 +72,7 @@ type Release struct {
 
 // File is an attached file.
 type File struct {
-	Path   string        `json:"path"` // below the root
+	Path   string        `json:"path,omitempty"` // below the root; none of a receipt
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"`
 	Name   string        `json:"name,omitempty"` // that it had
@@ -177,7 +180,7 @@ func (l *Log) sign(line Line) {
 		return
 	}
 	before := &l.Lines[len(l.Lines)-1]
-	signer, err := VerifySignature(before.text, []byte(line.Signature))
+	signer, err := VerifySignature(Namespace, before.text, []byte(line.Signature))
 	if err != nil {
 		l.problem("line %d is no signature of the line before it: %v", line.Number, err)
 		return
@@ -253,7 +256,7 @@ func (l *Log) next(key *Key, entries ...Entry) ([]byte, error) {
 		if key == nil {
 			continue
 		}
-		signature, err := key.Sign(line)
+		signature, err := key.Sign(Namespace, line)
 		if err != nil {
 			return nil, err
 		}

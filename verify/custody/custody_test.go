@@ -64,7 +64,7 @@ func record(t *testing.T, dir string, key *custody.Key, events ...string) {
 }
 
 // newKey returns a key and its line in a file of trusted signers.
-func newKey(t *testing.T, private any) (*custody.Key, string) {
+func newKey(t testing.TB, private any) (*custody.Key, string) {
 	t.Helper()
 	block, err := ssh.MarshalPrivateKey(private, "")
 	if err != nil {
@@ -81,7 +81,7 @@ func newKey(t *testing.T, private any) (*custody.Key, string) {
 	return key, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))
 }
 
-func edKey(t *testing.T) (*custody.Key, string) {
+func edKey(t testing.TB) (*custody.Key, string) {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -291,14 +291,14 @@ func FuzzSignature(f *testing.F) {
 		f.Fatal(err)
 	}
 	message := []byte("a message\n")
-	sig, err := key.Sign(message)
+	sig, err := key.Sign(custody.Namespace, message)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(message, sig)
 	f.Add(message, []byte("-----BEGIN SSH SIGNATURE-----\nU1NIU0lHAAAAAQ==\n-----END SSH SIGNATURE-----\n"))
 	f.Fuzz(func(t *testing.T, m, s []byte) {
-		who, err := custody.VerifySignature(m, s)
+		who, err := custody.VerifySignature(custody.Namespace, m, s)
 		if err == nil && who.Fingerprint == key.Fingerprint() && !bytes.Equal(m, message) {
 			t.Fatalf("%q passes for signed", m)
 		}

@@ -13,9 +13,12 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Namespace is what our signatures are for, as "ssh-keygen -Y verify -n" wants to know: a
-// signature that was made for something else says nothing here.
-const Namespace = "pannier-custody"
+// What our signatures are for, as "ssh-keygen -Y verify -n" wants to know: a signature that was
+// made for something else says nothing here.
+const (
+	Namespace        = "pannier-custody" // lines of custody logs
+	NamespaceReceipt = "pannier-receipt" // receipts and inventories
+)
 
 const (
 	sigMagic   = "SSHSIG"
@@ -69,10 +72,10 @@ type toSign struct {
 	Sum       []byte
 }
 
-// Sign returns the armored signature of message.
-func (k *Key) Sign(message []byte) ([]byte, error) {
+// Sign returns the armored signature of message, in one of our namespaces.
+func (k *Key) Sign(namespace string, message []byte) ([]byte, error) {
 	sum := sha512.Sum512(message)
-	data := append([]byte(sigMagic), ssh.Marshal(toSign{Namespace: Namespace, Hash: "sha512", Sum: sum[:]})...)
+	data := append([]byte(sigMagic), ssh.Marshal(toSign{Namespace: namespace, Hash: "sha512", Sum: sum[:]})...)
 	algorithm := k.signer.PublicKey().Type()
 	if algorithm == ssh.KeyAlgoRSA {
 		algorithm = ssh.KeyAlgoRSASHA512 // ssh-rsa means SHA-1
@@ -86,7 +89,7 @@ func (k *Key) Sign(message []byte) ([]byte, error) {
 		return nil, err
 	}
 	blob := append([]byte(sigMagic), ssh.Marshal(sshsig{
-		Version: sigVersion, PublicKey: k.signer.PublicKey().Marshal(), Namespace: Namespace, Hash: "sha512", Signature: ssh.Marshal(sig),
+		Version: sigVersion, PublicKey: k.signer.PublicKey().Marshal(), Namespace: namespace, Hash: "sha512", Signature: ssh.Marshal(sig),
 	})...)
 	return pem.EncodeToMemory(&pem.Block{Type: sigPEM, Bytes: blob}), nil
 }
@@ -95,11 +98,12 @@ func (k *Key) Sign(message []byte) ([]byte, error) {
 type Signer struct {
 	Key         ssh.PublicKey
 	Fingerprint string
+	Namespace   string // that it was made in
 }
 
-// VerifySignature checks an armored signature of message and returns who made it. Errors wrap
-// [ErrSignature].
-func VerifySignature(message, armored []byte) (*Signer, error) {
+// VerifySignature checks an armored signature of message, made in a namespace, and returns who
+// made it. Errors wrap [ErrSignature].
+func VerifySignature(namespace string, message, armored []byte) (*Signer, error) {
 	fail := func(format string, args ...any) (*Signer, error) {
 		return nil, fmt.Errorf("%w: %s", ErrSignature, fmt.Sprintf(format, args...))
 	}
@@ -115,8 +119,8 @@ func VerifySignature(message, armored []byte) (*Signer, error) {
 	if !ok || ssh.Unmarshal(body, &s) != nil || s.Version != sigVersion {
 		return fail("it is no SSH signature of version %d", sigVersion)
 	}
-	if s.Namespace != Namespace {
-		return fail("it was made for %q, not for %q", s.Namespace, Namespace)
+	if s.Namespace != namespace {
+		return fail("it was made for %q, not for %q", s.Namespace, namespace)
 	}
 	var h crypto.Hash
 	var sum []byte
@@ -149,5 +153,5 @@ func VerifySignature(message, armored []byte) (*Signer, error) {
 	if err := key.Verify(data, &sig); err != nil {
 		return fail("%v", err)
 	}
-	return &Signer{Key: key, Fingerprint: ssh.FingerprintSHA256(key)}, nil
+	return &Signer{Key: key, Fingerprint: ssh.FingerprintSHA256(key), Namespace: namespace}, nil
 }

@@ -99,19 +99,19 @@ func (s *Signers) Name(who *Signer, now time.Time) (string, bool) {
 		return "", false
 	}
 	for _, a := range s.lines {
-		if bytes.Equal(a.key.Marshal(), who.Key.Marshal()) && a.valid(now) {
+		if bytes.Equal(a.key.Marshal(), who.Key.Marshal()) && a.valid(who.Namespace, now) {
 			return a.principals, true
 		}
 	}
 	return "", false
 }
 
-func (a allowed) valid(now time.Time) bool {
+func (a allowed) valid(namespace string, now time.Time) bool {
 	if !a.after.IsZero() && now.Before(a.after) || !a.before.IsZero() && !now.Before(a.before) {
 		return false
 	}
 	for _, pattern := range a.namespaces {
-		if ok, err := path.Match(strings.TrimSpace(pattern), Namespace); ok && err == nil {
+		if ok, err := path.Match(strings.TrimSpace(pattern), namespace); ok && err == nil {
 			return true
 		}
 	}
