@@ -195,10 +195,10 @@ func (u *unpacker) refusals() []error {
 	for _, d := range bad {
 		u.res.Refused = append(u.res.Refused, Refusal{Digest: d.String(), Images: names[d], Err: u.bad[d]})
 		if documents[d] {
-			out = append(out, fmt.Errorf("%s: %w", strings.Join(names[d], ", "), u.bad[d]))
+			out = append(out, fmt.Errorf("%s: %w", content.Few(names[d]), u.bad[d]))
 			continue
 		}
-		out = append(out, fmt.Errorf("%s: not pushed: %w", strings.Join(names[d], ", "), u.bad[d]))
+		out = append(out, fmt.Errorf("%s: not pushed: %w", content.Few(names[d]), u.bad[d]))
 	}
 	return out
 }

@@ -284,7 +284,7 @@ func writeObjects(dir string, list, alternatives []objects.Object, releaseJSON [
 		err = removeFiles(beside, files)
 	}
 	if err != nil {
-		return fmt.Errorf("cluster objects: %w", err)
+		return fmt.Errorf("%w: %w", ErrObjectsDir, err)
 	}
 	return nil
 }

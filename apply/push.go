@@ -83,8 +83,8 @@ func (u *unpacker) captured() []*wantedBlob {
 func (u *unpacker) push(ctx context.Context) error {
 	if dir := u.opts.ObjectsDir; dir != "" {
 		// Better refused now than after hours of pushing.
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("the folder for the cluster objects cannot be made, and nothing was pushed: %w", err)
+		if err := tryFolder(dir); err != nil {
+			return fmt.Errorf("%w, and nothing was pushed: %w", ErrObjectsDir, err)
 		}
 	}
 	if err := u.pushBlobs(ctx); err != nil {
@@ -104,6 +104,21 @@ func (u *unpacker) push(ctx context.Context) error {
 		return err
 	}
 	return u.lookAgain(ctx, done)
+}
+
+// ErrObjectsDir says that the folder for the cluster objects cannot be written.
+var ErrObjectsDir = errors.New("the folder for the cluster objects cannot be written")
+
+// tryFolder makes a folder, if it is not there, and a file in it that it removes.
+func tryFolder(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".pannier-")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // lookAgain reads the images named back from the registry, as a node will. Something that
@@ -133,11 +148,12 @@ func (u *unpacker) lookAgain(ctx context.Context, which func(*image) bool) error
 // registry has it.
 func (u *unpacker) pushBlobs(ctx context.Context) error {
 	p := &blobPush{u: u, ev: bundle.Event{Phase: bundle.PhasePush}}
-	todo := append(u.wanted(), u.captured()...)
+	todo := u.wanted()
 	for _, b := range todo {
 		p.ev.Total += b.desc.Size
 		p.ev.TotalBlobs++
 	}
+	todo = append(todo, u.captured()...) // kilobytes, which are read and stay: progress leaves them out
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.opts.Jobs)
 	for _, b := range todo {
@@ -228,6 +244,9 @@ func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 
 // reuse says that nothing of a blob need be moved.
 func (p *blobPush) reuse(b *wantedBlob) {
+	if b.document != "" {
+		return
+	}
 	p.add(func(e *bundle.Event) { e.Reused += b.desc.Size; e.Blobs++ })
 }
 

@@ -268,7 +268,7 @@ func (s *server) refuse() []error {
 	var out []error
 	for _, d := range slices.Sorted(maps.Keys(u.bad)) {
 		s.res.Refused = append(s.res.Refused, Refusal{Digest: d.String(), Images: names[d], Err: u.bad[d]})
-		out = append(out, fmt.Errorf("%s: not served: %w", strings.Join(names[d], ", "), u.bad[d]))
+		out = append(out, fmt.Errorf("%s: not served: %w", content.Few(names[d]), u.bad[d]))
 	}
 	return out
 }
@@ -307,7 +307,11 @@ func (s *server) feel(p serve.Pull) error {
 	if errors.Is(p.Err, content.ErrDigest) || errors.Is(p.Err, content.ErrSize) || errors.Is(p.Err, fs.ErrNotExist) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.damaged[p.Digest.String()] = fmt.Errorf("%s: %w: %w", s.opts.Media, bundle.ErrDamaged, p.Err)
+		what := bundle.ErrDamaged
+		if errors.Is(p.Err, fs.ErrNotExist) {
+			what = s.u.sources[0].Absent()
+		}
+		s.damaged[p.Digest.String()] = fmt.Errorf("%s: %w: %w", s.opts.Media, what, p.Err)
 	}
 	return nil
 }

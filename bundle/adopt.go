@@ -90,7 +90,7 @@ func (p *packer) adoptRelease(ctx context.Context, rel store.Release) error {
 		if d != rel.Descriptor.Digest {
 			return fmt.Errorf("%w: %s is %s on the drive, and %s in %s", ErrConflict, rel.Tag, d, rel.Descriptor.Digest, p.adopt.Name)
 		}
-		if p.trusted && !p.opts.Refresh && (p.opts.Destination == nil || p.rendered(rel)) && p.keepsText(rel) && p.keep(ctx, rel.Tag) {
+		if p.trusted && !p.opts.Refresh && p.rendered(rel) && p.keepsText(rel) && p.keep(ctx, rel.Tag) {
 			p.asked = append(p.asked, rel.Tag)
 			return nil
 		}

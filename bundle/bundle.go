@@ -203,18 +203,22 @@ func openLayout(media string) (*layout.Layout, error) {
 	if begun, err := notBegun(media); err == nil && begun {
 		return nil, fmt.Errorf("%s: %w: nothing has been packed there", media, ErrNotBundle)
 	}
-	if inside := bundleInside(media); inside != "" {
-		return nil, fmt.Errorf("%s: %w: did you mean %s, which is in it?", media, ErrNotBundle, inside)
+	switch inside := bundlesInside(media); len(inside) {
+	case 0:
+	case 1:
+		return nil, fmt.Errorf("%s: %w: did you mean %s, which is in it?", media, ErrNotBundle, inside[0])
+	default:
+		return nil, fmt.Errorf("%s: %w: did you mean one of those in it: %s?", media, ErrNotBundle, content.Few(inside))
 	}
 	return nil, fmt.Errorf("%s: %w: it is a folder with other things in it", media, ErrNotBundle)
 }
 
-// bundleInside finds the bundle that lies in a folder of media: drives are named by the place
-// where they are mounted more often than not. It returns "" if there is none.
-func bundleInside(media string) string {
+// bundlesInside finds the bundles that lie in folders of media: drives are named by the place
+// where they are mounted more often than not.
+func bundlesInside(media string) (found []string) {
 	f, err := os.Open(media)
 	if err != nil {
-		return ""
+		return nil
 	}
 	defer f.Close()
 	names, _ := f.Readdirnames(100) // of a folder full of other things a few will do
@@ -227,10 +231,10 @@ func bundleInside(media string) string {
 			}
 		}
 		if err == nil {
-			return dir
+			found = append(found, dir)
 		}
 	}
-	return ""
+	return found
 }
 
 // loadIndexJSON finds the layout index that counts.

@@ -168,8 +168,11 @@ func (c *Contents) RenderedMirrorSet(tag string) (objects.Object, bool) {
 }
 
 // rendered reports whether the drive carries the mirror set of a sealed release for the
-// destination of this run.
+// destination that this run names, if it names one.
 func (p *packer) rendered(rel store.Release) bool {
+	if p.opts.Destination == nil || p.recalled {
+		return true
+	}
 	sources, err := p.base.Sources(rel.Tag)
 	if err != nil {
 		return false

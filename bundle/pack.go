@@ -52,7 +52,7 @@ type PackOptions struct {
 
 	Updates UpdateOptions // the path of updates to pack, if one is wanted
 
-	Destination *objects.Destination // if known, its mirror set is rendered and kept
+	Destination *objects.Destination // if known, its mirror set is rendered and kept; nil takes that of an earlier run
 	MirrorSet   objects.Kind         // kind of mirror set; "" chooses by the release
 	Prefix      string               // what stands before additional images' path at the destination
 
@@ -86,7 +86,9 @@ type Count struct {
 // are present. Manifests are counted apart from other blobs.
 type Plan struct {
 	Blobs      Count            // number of blobs, manifests not among them
-	Bytes      Count            // their bytes
+	Bytes      Count            // their bytes; of downloads that had begun, Present has what is there of them
+	Begun      int              // pack only: blobs to be moved of which a part is there
+	Resumed    int64            // bytes of those parts, which are in Bytes.Present
 	Manifests  int              // manifests and lists
 	Tags       []string         // tags that will stand in the layout or at the registry, sorted
 	Objects    []objects.Object // cluster objects that are rendered
@@ -105,6 +107,9 @@ type PackResult struct {
 	Unchanged bool // everything was there and sealed already
 	Sealed    bool
 	BundleID  string
+
+	Destination *objects.Destination // that START-HERE.txt names: of this run, or of an earlier one; nil if none is known
+
 	Moved     int64 // bytes fetched and written in this run
 	Adopted   int64 // bytes copied in this run from what was taken over
 	Resumed   int64 // bytes taken over from partial files of earlier runs
@@ -172,6 +177,8 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if p.have != nil {
 		defer p.have.Close()
 	}
+	res.Destination = p.opts.Destination
+	p.warnLoopback()
 	if err := p.openAdopted(ctx); err != nil {
 		return err
 	}

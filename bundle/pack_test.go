@@ -554,6 +554,44 @@ func TestPackDryRun(t *testing.T) {
 	trip.Whole(t, media)
 }
 
+// What is there of a download is not planned to be fetched, nor to be found room for.
+func TestPackPlansTheRestOfADownload(t *testing.T) {
+	r1, r2 := trip.Small(t, "4.8.21"), trip.Small(t, "4.8.22")
+	o := trip.NewOrigin(t, r1, r2)
+	whole, media := trip.Drive(t), trip.Drive(t)
+	o.Pack(whole, "4.8.22")
+	o.Pack(media, "4.8.21")
+	opts := o.Options(media, "4.8.22")
+	opts.DryRun = true
+	before := trip.Pack(t, opts).Plan
+
+	var hex string
+	var half []byte
+	for name := range blobs(t, whole) {
+		raw, err := os.ReadFile(filepath.Join(whole, "blobs", "sha256", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, there := blobs(t, media)[name]; !there && len(raw)/2 > len(half) && !strings.HasPrefix(string(raw), "{") {
+			hex, half = name, raw[:len(raw)/2]
+		}
+	}
+	write(t, filepath.Join(media, "pannier", "partial", hex+".download"), string(half))
+
+	plan := trip.Pack(t, opts).Plan
+	n := int64(len(half))
+	if plan.Begun != 1 || plan.Resumed != n || plan.Bytes.Present != before.Bytes.Present+n || plan.Bytes.Transfer != before.Bytes.Transfer-n || plan.Bytes.Total != before.Bytes.Total {
+		t.Errorf("%d bytes are there of one blob: planned %+v, before %+v", n, plan, before)
+	}
+	if plan.Blobs != before.Blobs {
+		t.Errorf("blobs: %+v, before %+v", plan.Blobs, before.Blobs)
+	}
+	if res := o.Pack(media, "4.8.22"); res.Resumed != n {
+		t.Errorf("%d bytes were resumed, %d were there", res.Resumed, n)
+	}
+	trip.Whole(t, media)
+}
+
 func TestPackRefusals(t *testing.T) {
 	r := trip.Small(t, "4.8.21")
 	o := trip.NewOrigin(t, r)

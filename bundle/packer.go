@@ -49,6 +49,7 @@ type packer struct {
 	notes    []string
 	sameDisk bool
 	path     updatePath
+	recalled bool                     // the destination is the one that the drive was packed for before
 	asked    []string                 // tags of the releases that were asked for
 	clients  map[string]digest.Digest // by path, as they stand on the drive
 	fresh    []string                 // paths of clients that this run wrote
@@ -78,6 +79,7 @@ type item struct {
 	source string // repository that it comes from, where repos is empty
 
 	state itemState
+	begun int64 // bytes of it in a partial file, if state is stateAbsent: a hint
 }
 
 type itemState int
@@ -149,7 +151,11 @@ func (p *packer) open(ctx context.Context) error {
 	if p.have.IndexProblem != nil && p.have.Index != nil {
 		p.warn("the index on the drive cannot be used (%v); it is made again from the layout", p.have.IndexProblem)
 	}
-	return p.takeBase(ctx)
+	if err := p.takeBase(ctx); err != nil {
+		return err
+	}
+	p.recall()
+	return nil
 }
 
 // takeBase finds out what the drive holds beside what is asked for. index.json without a

@@ -6,8 +6,8 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
-	"strings"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle/content"
@@ -44,9 +44,20 @@ func (p *packer) classify() error {
 	if p.have == nil {
 		return nil
 	}
+	partials, err := p.have.Layout.Partials()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	begun := map[digest.Digest]int64{}
+	for _, f := range partials {
+		begun[f.Digest] = f.Size
+	}
 	for d, it := range p.items {
 		size, err := p.have.Layout.Stat(d)
 		if errors.Is(err, fs.ErrNotExist) {
+			if n := begun[d]; n <= it.desc.Size { // a longer one is started over
+				it.begun = n
+			}
 			continue
 		}
 		if err != nil {
@@ -68,6 +79,12 @@ func (p *packer) plan() (Plan, error) {
 	plan := Plan{Free: -1, Path: p.path.edges}
 	for _, it := range p.items {
 		plan.add(it.desc, it.state != stateAbsent)
+		if it.begun > 0 && !content.IsManifest(it.desc.MediaType) {
+			plan.Begun++
+			plan.Resumed += it.begun
+			plan.Bytes.Present += it.begun
+			plan.Bytes.Transfer -= it.begun
+		}
 	}
 	if p.base != nil {
 		for d, r := range p.base.Records {
@@ -101,7 +118,7 @@ func (p *packer) plan() (Plan, error) {
 			p.warn("%s lies on the same device as /: is the drive mounted there?", p.opts.Media)
 		}
 	}
-	if p.opts.Destination == nil {
+	if p.opts.Destination == nil || p.recalled {
 		return plan, nil
 	}
 	seen := map[string]bool{}
@@ -157,7 +174,7 @@ func (p *packer) need(plan Plan) int64 {
 	n := 4<<20 + plan.Parity.Bytes + p.clientsNeed()
 	for _, it := range p.items {
 		if it.state == stateAbsent {
-			n += (it.desc.Size + cluster - 1) / cluster * cluster
+			n += (it.desc.Size - it.begun + cluster - 1) / cluster * cluster
 			n += 2 << 10
 		}
 	}
@@ -191,7 +208,7 @@ func (p *packer) checkSpace(plan Plan) error {
 	for d, it := range p.items {
 		if space.MaxFile > 0 && it.desc.Size > space.MaxFile {
 			return fmt.Errorf("blob %s of %s has %s; %s on %s holds files of at most %d bytes: %w",
-				d, strings.Join(slices.Sorted(maps.Keys(it.tags)), ", "), mib(it.desc.Size), space.Filesystem, p.opts.Media, space.MaxFile, layout.ErrTooLarge)
+				d, someTags(it.tags), content.SizeText(it.desc.Size), space.Filesystem, p.opts.Media, space.MaxFile, layout.ErrTooLarge)
 		}
 		if it.state == stateAbsent {
 			names++
@@ -208,10 +225,7 @@ func (p *packer) checkSpace(plan Plan) error {
 	}
 	if plan.Missing > 0 {
 		return fmt.Errorf("%s: %s are needed (with parity, the index and rounding up to clusters) and %s are free: %w",
-			p.opts.Media, mib(p.need(plan)), mib(space.Free), layout.ErrNoSpace)
+			p.opts.Media, content.SizeText(p.need(plan)), content.SizeText(space.Free), layout.ErrNoSpace)
 	}
 	return nil
 }
-
-// mib renders a number of bytes for messages.
-func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }

@@ -70,7 +70,7 @@ func (r *Repair) reissue(ctx context.Context, b *Bundle, walked *Contents) error
 	if p.opts.Verify = r.broken; r.broken && p.opts.Parity == 0 { // not even a map is left
 		p.opts.Parity = parity.DefaultShare
 	}
-	p.start = r.start(b, walked)
+	p.start, p.opts.Destination = r.start(b, walked), base.Destination()
 	if err := p.openWorking(ctx); err != nil {
 		return err
 	}

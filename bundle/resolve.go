@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -31,7 +32,7 @@ func (p *packer) resolve(ctx context.Context) error {
 		if err := p.resolveRelease(ctx, ref); errors.Is(err, ErrSignature) {
 			return err // which names the release by itself
 		} else if err != nil {
-			return fmt.Errorf("release %s: %w", ref, err)
+			return fmt.Errorf("release %s: %w%s", ref, err, mirrorHint(ref, err))
 		}
 	}
 	if p.adoptsAll() {
@@ -52,6 +53,17 @@ func (p *packer) resolve(ctx context.Context) error {
 	}
 	p.tellBroken()
 	return p.distrust()
+}
+
+// mirrorHint says what may help where a release was found, but not the host by which it names
+// its images: whoever has copied a release to a registry of his own has its images there too.
+func mirrorHint(ref release.Reference, err error) string {
+	var e *remote.Error
+	host, _, _ := strings.Cut(ref.Repository, "/")
+	if !errors.Is(err, remote.ErrUnreachable) || !errors.As(err, &e) || strings.HasPrefix(e.Repository, host+"/") {
+		return ""
+	}
+	return fmt.Sprintf(" (the release names its images by another registry than it is in; if they are there too, add --registry-mirror %s=%s)", e.Repository, ref.Repository)
 }
 
 // resolveRelease plans one release. One that the seal covers costs one request, to see that
@@ -148,7 +160,7 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 		} else if desc.Digest != rel.Descriptor.Digest {
 			continue
 		}
-		if p.opts.Destination != nil && !p.rendered(rel) {
+		if !p.rendered(rel) {
 			return false, nil
 		}
 		if err := p.checkGraph(rel.Tag, rel.Descriptor.Digest); err != nil {

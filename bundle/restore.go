@@ -241,14 +241,14 @@ func (f *files) copied(name string) ([]byte, bool) {
 	return data, err == nil
 }
 
-// again makes name from what else is on the drive, as pack does. The destination, if it was
-// known then, is nowhere else: START-HERE.txt can come out another.
+// again makes name from what else is on the drive, as pack does. A destination that not all
+// releases were packed for is nowhere else: START-HERE.txt can come out another.
 func (f *files) again(name string) ([]byte, bool) {
 	switch name {
 	case ocispec.ImageLayoutFile:
 		return []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`), true
 	case fileStart:
-		return []byte(startHere(ID(f.b.Index), f.b.Index, f.walked.Releases, nil)), true
+		return []byte(startHere(ID(f.b.Index), f.b.Index, f.walked.Releases, f.walked.Destination())), true
 	}
 	data, ok := f.objects()[name]
 	return data, ok

@@ -314,17 +314,4 @@ func (t *transfer) recordPartials() error {
 }
 
 // someTags names the images that need a blob, few enough for a line.
-func someTags(tags map[string]bool) string {
-	all := slices.Sorted(maps.Keys(tags))
-	if len(all) > 3 {
-		return fmt.Sprintf("%s, %s and %d others", all[0], all[1], len(all)-2)
-	}
-	out := ""
-	for i, t := range all {
-		if i > 0 {
-			out += ", "
-		}
-		out += t
-	}
-	return out
-}
+func someTags(tags map[string]bool) string { return content.Few(slices.Sorted(maps.Keys(tags))) }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -43,7 +44,11 @@ func ParseBackup(ctx context.Context, s string, now time.Time) (Backup, error) {
 	if age, err := time.ParseDuration(s); err == nil && age >= 0 {
 		return Backup{Time: now.Add(-age)}, nil
 	}
-	return InspectSnapshot(ctx, s)
+	b, err := InspectSnapshot(ctx, s)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("there is no file %s, and a time is written 2026-01-31T15:04 or, as an age, 3h: %w", s, fs.ErrNotExist)
+	}
+	return b, err
 }
 
 // snapshotTime finds the time in the name that cluster-backup.sh gives: on the node, in UTC.

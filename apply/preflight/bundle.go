@@ -173,7 +173,7 @@ func bundleBlobs(ctx context.Context, f *far) Check {
 		err := fmt.Errorf("%s: %w: %s", counted(len(bad), "blob is", "blobs are")+" not as recorded", meaning, listed(bad))
 		return fail(err, driveRemedy(err), "%v", err)
 	}
-	return pass("%s of %s are there with their sizes; what is in them is hashed by audit and unpack", counted(total, "blob", "blobs"), bytesText(bytes))
+	return pass("%s of %s are there with their sizes; what is in them is hashed by audit and unpack", counted(total, "blob", "blobs"), content.SizeText(bytes))
 }
 
 func bundleSignatures(ctx context.Context, f *far) Check {

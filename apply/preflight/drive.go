@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
 )
 
@@ -205,7 +206,7 @@ func driveWritable(ctx context.Context, n *near) Check {
 	if err != nil {
 		return fail(err, driveRemedy(err), "writing to %s failed: %v", n.opts.Media, err)
 	}
-	return pass("a file of %s was created, written, synced, renamed and removed in %s", bytesText(probeSize), n.opts.Media)
+	return pass("a file of %s was created, written, synced, renamed and removed in %s", content.SizeText(probeSize), n.opts.Media)
 }
 
 func driveReadBack(ctx context.Context, n *near) Check {
@@ -263,7 +264,7 @@ func driveFileSystem(ctx context.Context, n *near) Check {
 			err := fmt.Errorf("blob %s of %d bytes: %w", largest.Digest, largest.Size, layout.ErrTooLarge)
 			return fail(err, remedy, "%s; %v", limits, err)
 		}
-		return pass("%s; the plan has %d blobs, the largest of %s", limits, names, bytesText(largest.Size))
+		return pass("%s; the plan has %d blobs, the largest of %s", limits, names, content.SizeText(largest.Size))
 	}
 	return pass("%s; the plan has %d blobs", limits, names)
 }
@@ -277,7 +278,7 @@ func driveSpace(ctx context.Context, n *near) Check {
 	if err != nil {
 		return warn(err, driveRemedy(err), "free space cannot be told: %v", err)
 	}
-	free := fmt.Sprintf("%s free of %s", bytesText(s.Free), bytesText(s.Total))
+	free := fmt.Sprintf("%s free of %s", content.SizeText(s.Free), content.SizeText(s.Total))
 	p, err := n.plan(ctx)
 	switch {
 	case err != nil:
@@ -286,7 +287,7 @@ func driveSpace(ctx context.Context, n *near) Check {
 		return Check{Status: Skip, Detail: free + "; no release was named to compare it with", Remedy: "name the release; one takes about 20 GB"}
 	case p.Plan.Missing > 0:
 		err := fmt.Errorf("%s: %d bytes too few: %w", n.opts.Media, p.Plan.Missing, layout.ErrNoSpace)
-		return fail(err, driveRemedy(err), "%s; %s are to be written, %s too few", free, bytesText(p.Plan.Bytes.Transfer), bytesText(p.Plan.Missing))
+		return fail(err, driveRemedy(err), "%s; %s are to be written, %s too few", free, content.SizeText(p.Plan.Bytes.Transfer), content.SizeText(p.Plan.Missing))
 	}
-	return pass("%s; %s are to be written", free, bytesText(p.Plan.Bytes.Transfer))
+	return pass("%s; %s are to be written", free, content.SizeText(p.Plan.Bytes.Transfer))
 }

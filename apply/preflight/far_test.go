@@ -311,7 +311,7 @@ func farGuards() []farGuard {
 		{"token server is told", want{"registry-api", pass, nil, "wants a token of 127.0.0.1"}, token("right")},
 		{"token server is listed", want{"registry-hosts", pass, nil, "(token)"}, token("right")},
 		{"token server refuses", want{"registry-auth", fail, remote.ErrAuth, "from the token server"}, token("wrong")},
-		{"uploads", want{"registry-uploads", pass, nil, "1024.0 MiB is let pass, and chunks are taken"}, site(nil)},
+		{"uploads", want{"registry-uploads", pass, nil, "1.0 GiB is let pass, and chunks are taken"}, site(nil)},
 		{"uploads of what the drive has", want{"registry-uploads", pass, nil, "1.0 MiB is let pass"}, fine},
 		{"bodies limited", want{"registry-uploads", warn, nil, "in chunks"}, site(limited(0))},
 		{"bodies limited, no chunks", want{"registry-uploads", fail, remote.ErrRefused, "so are chunks"}, site(limited(http.StatusMethodNotAllowed))},

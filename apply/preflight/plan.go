@@ -29,8 +29,8 @@ func releasePlan(ctx context.Context, n *near) Check {
 		return fail(err, remedyFor(err), "%v", err)
 	}
 	b := p.Plan.Bytes
-	return pass("%s of %s and %s; %s are there, %s are to be fetched", counted(int(p.Plan.Blobs.Total), "blob", "blobs"), bytesText(b.Total),
-		counted(p.Plan.Manifests, "manifest", "manifests"), bytesText(b.Present), bytesText(b.Transfer))
+	return pass("%s of %s and %s; %s are there, %s are to be fetched", counted(int(p.Plan.Blobs.Total), "blob", "blobs"), content.SizeText(b.Total),
+		counted(p.Plan.Manifests, "manifest", "manifests"), content.SizeText(b.Present), content.SizeText(b.Transfer))
 }
 
 // releaseSignature tells what pack would think of the signatures.

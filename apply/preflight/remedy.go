@@ -22,6 +22,10 @@ func hostRemedy(err error) string {
 			return "raise the limit on request bodies in the registry or the proxy before it (nginx: client_max_body_size 0)"
 		case http.StatusTooManyRequests:
 			return "the host limits requests: wait, or ask its administrator for a higher limit"
+		case http.StatusUnauthorized:
+			return "give a pull secret that has an entry for " + e.Host + " with -a FILE; if one was given, its user or password is wrong or has expired: podman login --authfile FILE " + e.Host
+		case http.StatusForbidden:
+			return "the registry knows the account of the pull secret, and it may not do this here: have it granted for this path, or give another account with -a FILE"
 		case http.StatusProxyAuthRequired:
 			return "give the proxy's user and password in HTTPS_PROXY, or exempt the host in NO_PROXY"
 		case http.StatusMethodNotAllowed:

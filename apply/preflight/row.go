@@ -113,19 +113,6 @@ func (s *several) Error() string {
 
 func (s *several) Unwrap() []error { return s.errs }
 
-// bytesText writes a number of bytes for people, in the units of the other commands.
-func bytesText(n int64) string {
-	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
-	f, i := float64(n), 0
-	for f >= 1023.95 && i < len(units)-1 {
-		f, i = f/1024, i+1
-	}
-	if i == 0 {
-		return fmt.Sprintf("%d %s", n, units[0])
-	}
-	return fmt.Sprintf("%.1f %s", f, units[i])
-}
-
 // maxNamed bounds how many of many things a detail names.
 const maxNamed = 5
 

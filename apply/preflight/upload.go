@@ -3,7 +3,6 @@ package preflight
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"pannier/bundle/content"
@@ -29,7 +28,7 @@ func registryUploads(ctx context.Context, f *far) Check {
 	if err != nil {
 		return warn(err, hostRemedy(err), "it could not be found out: %v", err)
 	}
-	text := fmt.Sprintf("a request of %.1f MiB", float64(size)/(1<<20))
+	text := "a request of " + content.SizeText(size)
 	tooLong := trial.Whole != nil && statusOf(trial.Whole) == http.StatusRequestEntityTooLarge
 	switch {
 	case tooLong && trial.Chunks != nil:

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -38,6 +39,27 @@ func Run(ctx context.Context, l net.Listener, h *Handler, log *slog.Logger) erro
 		return err
 	}
 	return srv.Close()
+}
+
+// Reached is how others reach a listener, as HOST:PORT: its address, or, if that stands for
+// all of this machine, one of those that are routed. It is 127.0.0.1 if there is none.
+func Reached(addr net.Addr) string {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok || !tcp.IP.IsUnspecified() {
+		return addr.String()
+	}
+	best := "127.0.0.1"
+	all, _ := net.InterfaceAddrs() // without them only this machine itself is sure
+	for _, a := range all {
+		n, ok := a.(*net.IPNet)
+		if !ok || !n.IP.IsGlobalUnicast() {
+			continue
+		}
+		if best = n.IP.String(); n.IP.To4() != nil {
+			break
+		}
+	}
+	return net.JoinHostPort(best, strconv.Itoa(tcp.Port))
 }
 
 // Names are the host names and addresses by which a listener at addr can be reached from here,

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,7 @@ const (
 type image struct {
 	arch    string // as in tags
 	version string // the label; empty if there is none
+	title   string // what its labels call it, for messages; empty if nothing
 	layers  []ocispec.Descriptor
 }
 
@@ -74,7 +76,9 @@ func readImage(ctx context.Context, f content.Fetcher, desc ocispec.Descriptor) 
 	if p := desc.Platform; p != nil && p.Architecture != "" && p.Architecture != GoArch(arch) {
 		return nil, fmt.Errorf("image config %s: %w: architecture %q, its list says %q", m.Config.Digest, ErrPayload, config.Architecture, p.Architecture)
 	}
-	return &image{arch: arch, version: config.Config.Labels[versionLabel], layers: m.Layers}, nil
+	labels := config.Config.Labels
+	title := cmp.Or(labels["name"], labels["io.k8s.display-name"], labels[ocispec.AnnotationTitle])
+	return &image{arch: arch, version: labels[versionLabel], title: title, layers: m.Layers}, nil
 }
 
 // check compares the label with the version that the payload states.

@@ -71,14 +71,14 @@ func readLayers(ctx context.Context, f content.Fetcher, layers []ocispec.Descrip
 			return all, nil
 		}
 	}
-	var missing []string
-	if all.references == nil {
-		missing = append(missing, "image-references")
+	if all.references == nil && all.metadata == nil {
+		return nil, fmt.Errorf("%w: no layer of it has image-references or release-metadata in %s", ErrNotRelease, manifestDir)
 	}
-	if all.metadata == nil {
-		missing = append(missing, "release-metadata")
+	missing := "image-references"
+	if all.references != nil {
+		missing = "release-metadata"
 	}
-	return nil, fmt.Errorf("%w: no %s in %s of any layer: this is no release image", ErrPayload, strings.Join(missing, " and no "), manifestDir)
+	return nil, fmt.Errorf("%w: no %s in %s of any layer", ErrPayload, missing, manifestDir)
 }
 
 // below adds what a lower layer holds.

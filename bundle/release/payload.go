@@ -24,6 +24,10 @@ import (
 // image. Failures of the source that it is read from do not wrap it.
 var ErrPayload = errors.New("invalid release payload")
 
+// ErrNotRelease, an ErrPayload, says that an image is whole as far as it was read, and is no
+// release image but a component of one, or something else.
+var ErrNotRelease = fmt.Errorf("%w: this is no release image", ErrPayload)
+
 // Image is one component of a release, as its image-references names it.
 type Image struct {
 	Name       string // component name, "etcd"
@@ -129,6 +133,9 @@ func mainChild(children []ocispec.Descriptor) int {
 // read fills p from img's layers. several says that img is one of a list of several.
 func (p *Payload) read(ctx context.Context, f content.Fetcher, img *image, several bool) error {
 	found, err := readLayers(ctx, f, img.layers)
+	if errors.Is(err, ErrNotRelease) && img.title != "" {
+		return fmt.Errorf("it calls itself %q: %w", short(img.title), err)
+	}
 	if err != nil {
 		return err
 	}

@@ -180,7 +180,7 @@ func TestReadRefuses(t *testing.T) {
 		{"no architecture", func(d *sample.Draft) { d.Architecture = "" }, "architecture"},
 		{"by tag", replace("image-references", "@sha256:", ":"), "by digest"},
 		{"no image-references", func(d *sample.Draft) { d.Entries[1].Name = "other" }, "no image-references"},
-		{"no release image", func(d *sample.Draft) { d.Entries = nil }, "no image-references and no release-metadata"},
+		{"no release image", func(d *sample.Draft) { d.Entries = nil }, "no release image: no layer of it has image-references or release-metadata"},
 		{"twice in one layer", func(d *sample.Draft) {
 			d.Entries = append(d.Entries, sample.Entry{Header: tar.Header{Name: "./release-manifests/image-references"}, Data: []byte("{}")})
 		}, "stands twice"},
@@ -227,7 +227,7 @@ func TestReadRefusesOtherContent(t *testing.T) {
 		t.Errorf("no manifest: %v", err)
 	}
 	component := ocispec.Descriptor{MediaType: r.Descriptor.MediaType, Digest: r.Components[0].Digest, Size: int64(len(r.Blobs[r.Components[0].Digest]))}
-	if _, err := release.Read(t.Context(), r, component); !errors.Is(err, release.ErrPayload) || !strings.Contains(err.Error(), "no release image") {
+	if _, err := release.Read(t.Context(), r, component); !errors.Is(err, release.ErrNotRelease) || !errors.Is(err, release.ErrPayload) || !strings.Contains(err.Error(), "it calls itself") || !strings.Contains(err.Error(), "no release image") {
 		t.Errorf("a component: %v", err)
 	}
 	raw := r.Blobs[r.Descriptor.Digest]

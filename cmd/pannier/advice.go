@@ -228,6 +228,12 @@ var catalogue = []struct {
 		"compare the digests above with the one that the release's maker published; if the release is right, fetch the graph anew or name another one with --graph; if it is not, do not pack it",
 		rerunSame,
 	}},
+	{[]error{release.ErrNotRelease}, advice{
+		"P4008", "the image is no release",
+		"a component of a release, or some other image, was named where a release is wanted",
+		"name the release: its version, as 4.8.21, or its own pull spec, as quay.io/openshift-release-dev/ocp-release:4.8.21-x86_64; to carry this image as it is, give it with --additional-image REF",
+		rerunSame,
+	}},
 	{[]error{release.ErrPayload}, advice{
 		"P4003", "the release image contradicts itself",
 		"the release image was built or copied badly: what it says about itself is truncated or contradicts itself",
@@ -245,6 +251,12 @@ var catalogue = []struct {
 		"the file system of the drive has a limit that this release exceeds (FAT32: files below 4 GiB, about 10,900 of them in a folder)",
 		"format the drive as exFAT, ext4, XFS or NTFS, and pack again",
 		"safe, but it cannot succeed on this file system",
+	}},
+	{[]error{apply.ErrObjectsDir}, advice{
+		"P1008", "the folder for the cluster objects cannot be written",
+		"the folder of --objects-dir is on a write-protected drive, above it there is no folder, or this user may not write there",
+		"name a folder on this machine's own disk with --objects-dir; without it the objects are printed",
+		rerunAfter,
 	}},
 	{[]error{layout.ErrReadOnly, syscall.EROFS}, advice{
 		"P2009", "the drive is write-protected",

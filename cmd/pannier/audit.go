@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/remote"
 	"pannier/verify"
 	"pannier/verify/custody"
@@ -156,7 +157,7 @@ func (s *session) writeRefetchList(name string, report *verify.Report) error {
 	if err := os.WriteFile(name, raw, 0o644); err != nil {
 		return fmt.Errorf("--refetch-list: %w", err)
 	}
-	s.console.prose("%s names %d blobs, %s. On the internet side: %s", name, len(list.Blobs), bytesText(list.Bytes()),
+	s.console.prose("%s names %d blobs, %s. On the internet side: %s", name, len(list.Blobs), content.SizeText(list.Bytes()),
 		commandLine("pannier", "pack", "--only", filepath.Base(name), "SUPPLEMENT"))
 	return nil
 }
@@ -171,6 +172,7 @@ func (s *session) auditOrRepair(ctx context.Context, f *auditFlags, opts verify.
 		return nil, err
 	}
 	defer done()
+	s.saving()
 	return verify.Repair(ctx, verify.RepairOptions{
 		Audit:  opts,
 		Repair: bundle.RepairOptions{From: sources, Drop: f.drop, Program: "pannier " + buildVersion()},
@@ -249,7 +251,7 @@ func (s *session) printReport(media string, trust []string, r *verify.Report, al
 			return err
 		}
 	}
-	blobs := fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, bytesText(r.Blobs.Bytes))
+	blobs := fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, content.SizeText(r.Blobs.Bytes))
 	if r.Blobs.Partial > 0 {
 		blobs += fmt.Sprintf(", %d partial", r.Blobs.Partial)
 	}
@@ -257,7 +259,7 @@ func (s *session) printReport(media string, trust []string, r *verify.Report, al
 		return err
 	}
 	if list, _ := r.Refetch(); list != nil && len(list.Blobs) > 0 {
-		if err := c.print("beyond what is on the drive: %d blobs, %s\n", len(list.Blobs), bytesText(list.Bytes())); err != nil {
+		if err := c.print("beyond what is on the drive: %d blobs, %s\n", len(list.Blobs), content.SizeText(list.Bytes())); err != nil {
 			return err
 		}
 	}
@@ -298,7 +300,7 @@ func findingsText(findings []verify.Finding, all bool) string {
 		fmt.Fprintf(&b, "%s: and %d more (-o json lists all)\n", kind, hidden[kind])
 	}
 	if awaited > 0 {
-		fmt.Fprintf(&b, "missing: %d blobs (%s) are not fetched yet (-v lists them)\n", awaited, bytesText(bytes))
+		fmt.Fprintf(&b, "missing: %d blobs (%s) are not fetched yet (-v lists them)\n", awaited, content.SizeText(bytes))
 	}
 	return b.String()
 }

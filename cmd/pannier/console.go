@@ -38,7 +38,7 @@ func (c *console) stopText(text string) string {
 		c.stop = text
 	}
 	if c.stop == "" {
-		return "interrupted: saving the state; once more ends at once"
+		return "interrupted: ending; once more ends at once"
 	}
 	return c.stop
 }
@@ -264,21 +264,4 @@ func plural(n int, one, many string) string {
 		many = one
 	}
 	return fmt.Sprintf("%d %s", n, many)
-}
-
-// bytesText renders a number of bytes in binary units.
-func bytesText(n int64) string {
-	if n < 0 {
-		return "unknown"
-	}
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, unit := float64(n)/1024, 0
-	for f >= 1023.95 && unit < len(units)-1 {
-		f /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[unit])
 }

@@ -58,14 +58,6 @@ func TestConsoleNeverPrintsEscapes(t *testing.T) {
 	}
 }
 
-func TestBytesText(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1<<20 - 1: "1.0 MiB", 17179869184: "16.0 GiB", -1: "unknown"} {
-		if got := bytesText(n); got != want {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
-}
-
 func TestMeter(t *testing.T) {
 	start := time.Unix(0, 0)
 	m := newMeter(bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 30, Reused: 256 << 20, TotalBlobs: 10}, start)

@@ -13,6 +13,7 @@ import (
 
 	"pannier/apply"
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
@@ -130,7 +131,7 @@ func (d *demo) make(context.Context) error {
 		return err
 	}
 	d.tell("A registry in this process plays quay.io. It holds OpenShift %s for %s: %d images,\n%d blobs and manifests, %s; the release is %s,\nsigned with a key that is thrown away at the end.\n\n",
-		d.release.Version, d.release.Arch, len(d.release.Components)+1, len(d.release.Digests()), bytesText(d.release.Size()), d.release.Descriptor.Digest)
+		d.release.Version, d.release.Arch, len(d.release.Components)+1, len(d.release.Digests()), content.SizeText(d.release.Size()), d.release.Descriptor.Digest)
 	return nil
 }
 
@@ -166,7 +167,7 @@ func (d *demo) pack(ctx context.Context) error {
 	case r.Releases[0].Digest != d.release.Descriptor.Digest.String():
 		return fmt.Errorf("packed %s", r.Releases[0].Digest)
 	}
-	d.tell("  %s fetched, signature %s;\n  %d blobs and manifests read back from the drive; sealed.\n", bytesText(r.Moved), signatureText(r.Releases[0].Signature), r.ReadBack.Blobs)
+	d.tell("  %s fetched, signature %s;\n  %d blobs and manifests read back from the drive; sealed.\n", content.SizeText(r.Moved), signatureText(r.Releases[0].Signature), r.ReadBack.Blobs)
 	again, err := bundle.Pack(ctx, opts)
 	if err != nil {
 		return err
@@ -194,7 +195,7 @@ func (d *demo) audit(ctx context.Context) error {
 	if r.Status != verify.StatusComplete || len(r.Findings) > 0 {
 		return fmt.Errorf("the drive that was just packed is %s: %v", r.Status, r.Findings)
 	}
-	d.tell("  %s: %d blobs hashed, %s, every manifest walked, signature %s.\n\n", statusWords[r.Status], r.Blobs.Count, bytesText(r.Blobs.Bytes), r.Releases[0].Signature)
+	d.tell("  %s: %d blobs hashed, %s, every manifest walked, signature %s.\n\n", statusWords[r.Status], r.Blobs.Count, content.SizeText(r.Blobs.Bytes), r.Releases[0].Signature)
 	return nil
 }
 
@@ -280,7 +281,7 @@ func (d *demo) unpack(ctx context.Context) error {
 			return fmt.Errorf("%s was contacted", c.Host)
 		}
 	}
-	d.tell("  %d blobs, %s, verified while they passed and pushed; nobody but %s was asked.\n\nFor the cluster:\n", r.Pushed.Blobs, bytesText(r.Pushed.Bytes), d.target.Host)
+	d.tell("  %d blobs, %s, verified while they passed and pushed; nobody but %s was asked.\n\nFor the cluster:\n", r.Pushed.Blobs, content.SizeText(r.Pushed.Bytes), d.target.Host)
 	kinds := map[string]bool{}
 	for _, o := range r.Objects {
 		kinds[o.Kind] = true

@@ -273,7 +273,7 @@ func (e *evidence) failure(ctx context.Context, err error) {
 	}
 	if errors.Is(context.Cause(ctx), errInterrupted) {
 		r.Verdict = custody.Verdict{State: custody.StateIncomplete, Headline: "Interrupted",
-			Sentence: "The command was stopped before its end; the state is saved.",
+			Sentence: "The command was stopped before its end. " + capital(strings.TrimPrefix(e.s.interruptedText(), "interrupted; ")) + ".",
 			ToDo:     []string{"Run the same command again: it continues."}}
 		err = besides(interruption(err), errInterrupted)
 	} else if r.Verdict.State == "" || r.Verdict.State == custody.StateGood {

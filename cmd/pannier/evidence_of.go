@@ -8,6 +8,7 @@ import (
 
 	"pannier/apply"
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/release"
 	"pannier/verify"
@@ -38,7 +39,7 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 	}
 	if r.ReadBack.Blobs > 0 {
 		rep.Checks = append(rep.Checks, custody.Check{What: "everything that was written, read back and compared",
-			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%d blobs, %s, all right", r.ReadBack.Blobs, bytesText(r.ReadBack.Bytes))})
+			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%d blobs, %s, all right", r.ReadBack.Blobs, content.SizeText(r.ReadBack.Bytes))})
 	}
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: "against keys that do not come from the drive", Result: rel.Signature.Status})
@@ -47,7 +48,7 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 		return
 	}
 	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Packed and sealed",
-		Sentence: fmt.Sprintf("%d blobs and manifests, %s, were fetched or there before; each was accepted by its digest. What was written was flushed, read back and sealed.", r.Blobs, bytesText(r.Bytes)),
+		Sentence: fmt.Sprintf("%d blobs and manifests, %s, were fetched or there before; each was accepted by its digest. What was written was flushed, read back and sealed.", r.Blobs, content.SizeText(r.Bytes)),
 		ToDo:     []string{"Unmount the drive, carry it over, and run \"pannier audit\" there: it reads every byte again."}}
 	if r.Unchanged {
 		rep.Verdict.Headline = "Sealed before, nothing to do"
@@ -68,7 +69,7 @@ func (e *evidence) enterPacked(ctx context.Context, opts bundle.PackOptions, r *
 	if failure != nil || !r.Sealed {
 		packed.Outcome = "not finished"
 	}
-	packed.Detail = fmt.Sprintf("%s fetched, %s resumed", bytesText(r.Moved), bytesText(r.Resumed))
+	packed.Detail = fmt.Sprintf("%s fetched, %s resumed", content.SizeText(r.Moved), content.SizeText(r.Resumed))
 	for _, rel := range r.Releases {
 		packed.Releases = append(packed.Releases, custody.Release{Release: rel.Tag, Digest: rel.Digest, Signature: rel.Signature.Status})
 	}
@@ -76,7 +77,7 @@ func (e *evidence) enterPacked(ctx context.Context, opts bundle.PackOptions, r *
 	if in, err := e.inspect(ctx, opts.Media); err == nil && r.Sealed {
 		sealed := e.entry(custody.Sealed)
 		sealed.Bundle, sealed.Generation = in.BundleID, in.Generation
-		sealed.Detail = fmt.Sprintf("%d blobs and manifests, %s; %d read back, past the cache by: %s", r.Blobs, bytesText(r.Bytes), r.ReadBack.Blobs, orWord(r.ReadBack.Method, "none"))
+		sealed.Detail = fmt.Sprintf("%d blobs and manifests, %s; %d read back, past the cache by: %s", r.Blobs, content.SizeText(r.Bytes), r.ReadBack.Blobs, orWord(r.ReadBack.Method, "none"))
 		entries = append(entries, sealed)
 	}
 	e.record(opts.Media, entries...)
@@ -126,7 +127,7 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 		return custody.CellProven
 	}
 	rep.Notes = append(rep.Notes, r.Notes...)
-	what, result := "every blob read and hashed", fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, bytesText(r.Blobs.Bytes))
+	what, result := "every blob read and hashed", fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, content.SizeText(r.Blobs.Bytes))
 	if r.Selected != nil {
 		what, result = "every blob of "+strings.Join(r.Selected, ", ")+" read and hashed", fmt.Sprintf("%d of %d blobs and manifests", r.Read, r.Blobs.Count)
 	}
@@ -226,7 +227,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 	rep.Delivery = d
 	read := r.Pushed.Blobs + r.Present.Blobs + r.Documents.Blobs
 	rep.Checks = append(rep.Checks, custody.Check{What: "blobs read from the drive and hashed while they passed", How: "SHA-256; a bad one is never committed at the registry",
-		Result: fmt.Sprintf("%d blobs, %s", read, bytesText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
+		Result: fmt.Sprintf("%d blobs, %s", read, content.SizeText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
 	left := 0
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: "against keys that do not come from the drive", Result: rel.Signature.Status})

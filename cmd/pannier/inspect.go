@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/release"
 	"pannier/verify"
 	"pannier/verify/custody"
@@ -103,7 +104,7 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 		}
 		var rows [][]string
 		for _, img := range rel.Images {
-			rows = append(rows, []string{"  " + img.Name, img.Digest, bytesText(img.Bytes)})
+			rows = append(rows, []string{"  " + img.Name, img.Digest, content.SizeText(img.Bytes)})
 		}
 		if err := c.print("%s\n", trusted(table(rows))); err != nil {
 			return err
@@ -152,7 +153,7 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 	} else if !in.Sealed {
 		state = "NOT SEALED: run the same pack command again on the internet side to finish"
 	}
-	blobs := fmt.Sprintf("%d, %s", in.Blobs.Count, bytesText(in.Blobs.Bytes))
+	blobs := fmt.Sprintf("%d, %s", in.Blobs.Count, content.SizeText(in.Blobs.Bytes))
 	if in.Blobs.Partial > 0 {
 		blobs += fmt.Sprintf(", %d partial", in.Blobs.Partial)
 	}
@@ -199,7 +200,7 @@ func releaseRows(rel verify.InspectedRelease, directory bool) [][]string {
 	if !rel.Created.IsZero() {
 		rows = append(rows, []string{"created", rel.Created.UTC().Format(time.DateTime) + " UTC"})
 	}
-	rows = append(rows, []string{"images", fmt.Sprintf("%d, %s", len(rel.Images), bytesText(rel.Bytes))})
+	rows = append(rows, []string{"images", fmt.Sprintf("%d, %s", len(rel.Images), content.SizeText(rel.Bytes))})
 	if len(rel.Clients) > 0 {
 		rows = append(rows, []string{"clients for", strings.Join(rel.Clients, ", ")})
 	}

@@ -39,6 +39,7 @@ type session struct {
 	progress *progress
 	mode     string // how progress is shown, once that is known
 	quit     func(code int)
+	saves    bool // the command has begun to write what continuing it takes over
 	endless  bool // the command runs until it is interrupted: that is how it ends well
 	// result is what pack and unpack did, for the last event of --progress json.
 	result map[string]any
@@ -96,12 +97,29 @@ func (s *session) conclude(ctx context.Context, err error) int {
 		if rest := besides(err, errInterrupted); rest != nil {
 			c.fail(rest)
 		}
-		c.say("interrupted; the state is saved")
+		c.say("%s", s.interruptedText())
 		c.say("to continue: %s", trusted(printable(s.typed())))
 	case !errors.As(err, &coded) || coded.text != "":
 		c.fail(err)
 	}
 	return exitCode(err)
+}
+
+// interruptedText tells what an interrupt has left.
+func (s *session) interruptedText() string {
+	switch {
+	case s.saves:
+		return "interrupted; the state is saved"
+	case slices.Contains([]string{"pack", "audit", "unpack", "mirror"}, s.command):
+		return "interrupted; nothing had been written"
+	}
+	return "interrupted"
+}
+
+// saving notes that from now on an interrupt leaves something behind, which is continued.
+func (s *session) saving() {
+	s.saves = true
+	s.console.stopText("interrupted: saving the state; once more ends at once")
 }
 
 // sayResult ends a stream of events with what came of it.

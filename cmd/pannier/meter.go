@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 )
 
 // meter follows one phase: how far it is, how fast it goes, how long it will take.
@@ -117,12 +118,12 @@ func (m *meter) figures() string {
 	}
 	switch {
 	case e.Total > 0:
-		add("%s of %s", bytesText(m.position()), bytesText(e.Total))
+		add("%s of %s", content.SizeText(m.position()), content.SizeText(e.Total))
 	case e.Done > 0:
-		add("%s", bytesText(e.Done))
+		add("%s", content.SizeText(e.Done))
 	}
 	if m.rate >= 1 && e.Wait == "" {
-		add("%s/s", bytesText(int64(m.rate)))
+		add("%s/s", content.SizeText(int64(m.rate)))
 	}
 	if e.TotalBlobs > 0 {
 		add("%d of %d blobs", e.Blobs, e.TotalBlobs)
@@ -138,7 +139,7 @@ func (m *meter) ending() string {
 	e := m.last
 	if !m.complete {
 		if e.Total > 0 {
-			return fmt.Sprintf("stopped at %d%%, %s of %s", m.percent(), bytesText(m.position()), bytesText(e.Total))
+			return fmt.Sprintf("stopped at %d%%, %s of %s", m.percent(), content.SizeText(m.position()), content.SizeText(e.Total))
 		}
 		return "ended"
 	}
@@ -150,11 +151,11 @@ func (m *meter) ending() string {
 	}
 	switch {
 	case e.Done > 0 && e.Reused > 0:
-		return fmt.Sprintf("done, %s in %s, %s were there", bytesText(e.Done), took, bytesText(e.Reused))
+		return fmt.Sprintf("done, %s in %s, %s were there", content.SizeText(e.Done), took, content.SizeText(e.Reused))
 	case e.Done > 0:
-		return fmt.Sprintf("done, %s in %s", bytesText(e.Done), took)
+		return fmt.Sprintf("done, %s in %s", content.SizeText(e.Done), took)
 	case e.Reused > 0:
-		return fmt.Sprintf("done, %s were there", bytesText(e.Reused))
+		return fmt.Sprintf("done, %s were there", content.SizeText(e.Reused))
 	}
 	return fmt.Sprintf("done in %s", took)
 }

@@ -53,7 +53,10 @@ func (s *session) mirror(ctx context.Context, f *mirrorFlags, args []string) err
 		return err
 	}
 	from.Signatures, from.Progress, from.Logger = opts.Signatures, opts.Progress, s.log
-	opts.Planned = func(r *apply.UnpackResult) { s.sayPlan(r.Plan, "to be pushed", "") }
+	opts.Planned = func(r *apply.UnpackResult) {
+		s.saving()
+		s.sayPlan(r.Plan, "to be pushed", "")
+	}
 	result, err := apply.Mirror(ctx, *from, *opts)
 	return s.pushed(ctx, p, result, err)
 }

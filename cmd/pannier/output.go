@@ -9,6 +9,7 @@ import (
 
 	"pannier/apply"
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 )
 
@@ -65,14 +66,15 @@ type planDocument struct {
 	Manifests int               `json:"manifests"`
 	Tags      []string          `json:"tags"`
 	Objects   []json.RawMessage `json:"objects"`
-	Parity    *parityDocument   `json:"parity,omitempty"` // of pack, unless there is nothing to cover
-	Path      []updateDocument  `json:"path,omitempty"`   // with --upgrade-from
+	Resumed   int64             `json:"resumed,omitempty"` // of bytes.present, those of downloads that had begun
+	Parity    *parityDocument   `json:"parity,omitempty"`  // of pack, unless there is nothing to cover
+	Path      []updateDocument  `json:"path,omitempty"`    // with --upgrade-from
 
 	Cluster *clusterPlanDocument `json:"cluster,omitempty"` // with --apply
 }
 
 func (s *session) printPlanJSON(p bundle.Plan, c *clusterPlanDocument) error {
-	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}, Parity: parityOf(p.Parity), Path: pathDocument(p.Path)}
+	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}, Resumed: p.Resumed, Parity: parityOf(p.Parity), Path: pathDocument(p.Path)}
 	if doc.Tags == nil {
 		doc.Tags = []string{}
 	}
@@ -144,12 +146,15 @@ func planText(p bundle.Plan, transfer, free string) string {
 	rows := [][]string{
 		{"", "total", "there already", transfer},
 		{"blobs", fmt.Sprint(p.Blobs.Total), fmt.Sprint(p.Blobs.Present), fmt.Sprint(p.Blobs.Transfer)},
-		{"bytes", bytesText(p.Bytes.Total), bytesText(p.Bytes.Present), bytesText(p.Bytes.Transfer)},
+		{"bytes", content.SizeText(p.Bytes.Total), content.SizeText(p.Bytes.Present), content.SizeText(p.Bytes.Transfer)},
+	}
+	if p.Begun > 0 {
+		rows = append(rows, []string{"resumed", fmt.Sprintf("%s of %s, which are hashed again", content.SizeText(p.Resumed), plural(p.Begun, "download that had begun", "downloads that had begun"))})
 	}
 	// Only cells that others follow take part in a column: one table keeps all rows in line.
 	rows = append(rows, []string{"manifests", fmt.Sprint(p.Manifests)}, []string{"tags", fmt.Sprint(len(p.Tags))})
 	if p.Parity.Blobs > 0 {
-		rows = append(rows, []string{"parity", fmt.Sprintf("%s, %s", bytesText(p.Parity.Bytes), p.Parity.Share)})
+		rows = append(rows, []string{"parity", fmt.Sprintf("%s, %s", content.SizeText(p.Parity.Bytes), p.Parity.Share)})
 	}
 	if len(p.Hosts) > 0 {
 		rows = append(rows, []string{"hosts", strings.Join(p.Hosts, ", ")})
@@ -157,13 +162,13 @@ func planText(p bundle.Plan, transfer, free string) string {
 	if free != "" {
 		space := "not known"
 		if p.Free >= 0 {
-			space = bytesText(p.Free)
+			space = content.SizeText(p.Free)
 		}
 		if p.Filesystem != "" {
 			space += " (" + p.Filesystem + ")"
 		}
 		if p.Missing > 0 {
-			space += ": " + bytesText(p.Missing) + " are lacking"
+			space += ": " + content.SizeText(p.Missing) + " are lacking"
 		}
 		rows = append(rows, []string{free, space})
 	}
@@ -180,7 +185,7 @@ func beyondText(p bundle.PlannedParity) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nlarger than the parity, so that the loss of the whole blob could not be healed: %d (--parity PERCENT makes it larger)\n", len(p.Beyond))
 	for _, l := range p.Beyond[:min(most, len(p.Beyond))] {
-		fmt.Fprintf(&b, "    %s  %s", bytesText(l.Size), l.Digest)
+		fmt.Fprintf(&b, "    %s  %s", content.SizeText(l.Size), l.Digest)
 		if len(l.Images) > 0 {
 			fmt.Fprintf(&b, "  %s", printable(l.Images[0]))
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 	"pannier/bundle/parity"
 	"pannier/bundle/release"
@@ -120,9 +121,10 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) (err er
 	warned := 0 // warnings that were printed with the plan
 	if !opts.DryRun {
 		opts.Planned = func(r *bundle.PackResult) {
-			s.sayPlan(r.Plan, "to be fetched", "free on the drive")
+			s.sayPlan(r.Plan, "to be "+moved(opts), "free on the drive")
 			s.warnAll(r.Warnings)
 			warned = len(r.Warnings)
+			s.saving()
 		}
 	}
 	result, err := bundle.Pack(ctx, opts)
@@ -290,7 +292,7 @@ func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.Pac
 	case asJSON:
 		return s.printPlanJSON(r.Plan, nil)
 	case opts.DryRun:
-		return s.printPlan(r.Plan, "would be fetched", "free on the drive")
+		return s.printPlan(r.Plan, "would be "+moved(opts), "free on the drive")
 	}
 	if err := s.printObjects(r.Plan.Objects, "for "+destinationText(opts.Destination)); err != nil {
 		return err
@@ -323,6 +325,17 @@ func (s *session) printPack(f *packFlags, opts bundle.PackOptions, r *bundle.Pac
 	return nil
 }
 
+// moved is what is done with what is not on the drive yet.
+func moved(opts bundle.PackOptions) string {
+	switch {
+	case opts.Adopt == "":
+		return "fetched"
+	case len(opts.Releases) == 0 && len(opts.Additional) == 0:
+		return "taken over"
+	}
+	return "taken over or fetched"
+}
+
 // inMemory reports whether a bundle was packed into memory.
 func inMemory(r *bundle.PackResult) bool { return r.Plan.Filesystem == "tmpfs" }
 
@@ -348,14 +361,14 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 	}
 	adopted := ""
 	if opts.Adopt != "" {
-		adopted = bytesText(r.Adopted) + " taken over, "
+		adopted = content.SizeText(r.Adopted) + " taken over, "
 	}
 	rows := [][]string{
-		{"on the drive", fmt.Sprintf("%d blobs + %d manifests, %s", r.Blobs-r.Manifests, r.Manifests, bytesText(r.Bytes))},
-		{"this run", adopted + fmt.Sprintf("%s fetched, %s resumed, %s there before", bytesText(r.Moved), bytesText(r.Resumed), bytesText(r.Plan.Bytes.Present))},
+		{"on the drive", fmt.Sprintf("%d blobs + %d manifests, %s", r.Blobs-r.Manifests, r.Manifests, content.SizeText(r.Bytes))},
+		{"this run", adopted + fmt.Sprintf("%s fetched, %s resumed, %s there before", content.SizeText(r.Moved), content.SizeText(r.Resumed), content.SizeText(r.Plan.Bytes.Present-r.Plan.Resumed))},
 	}
 	if r.ReadBack.Method != "" && r.ReadBack.Blobs > 0 {
-		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs and manifests, %s, past the cache by: %s", r.ReadBack.Blobs, bytesText(r.ReadBack.Bytes), r.ReadBack.Method)})
+		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs and manifests, %s, past the cache by: %s", r.ReadBack.Blobs, content.SizeText(r.ReadBack.Bytes), r.ReadBack.Method)})
 	}
 	c.say("%s", trusted(table(rows)))
 	if r.BundleID != "" {
@@ -394,8 +407,8 @@ func nextCommand(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult) (c
 		words = append(words, "--additional-prefix", f.prefix)
 	}
 	dest := "REGISTRY/REPO"
-	if opts.Destination != nil {
-		dest = opts.Destination.String()
+	if r.Destination != nil {
+		dest = r.Destination.String()
 	}
 	return commandLine(append(words, dest)...), note
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/apply"
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 	"pannier/bundle/remote"
 )
@@ -179,19 +180,19 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 	}
 
 	rows := [][]string{
-		{"pushed", fmt.Sprintf("%d blobs, %s", r.Pushed.Blobs, bytesText(r.Pushed.Bytes)), "read, verified and pushed"},
+		{"pushed", fmt.Sprintf("%d blobs, %s", r.Pushed.Blobs, content.SizeText(r.Pushed.Bytes)), "read, verified and pushed"},
 	}
 	if !opts.MissingOnly || r.Present.Blobs > 0 {
-		rows = append(rows, []string{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, bytesText(r.Present.Bytes)), presentText(opts.CheckAll)})
+		rows = append(rows, []string{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, content.SizeText(r.Present.Bytes)), presentText(opts.CheckAll)})
 	}
 	if r.Mounted.Blobs > 0 {
-		rows = append(rows, []string{"mounted", fmt.Sprintf("%d blobs, %s", r.Mounted.Blobs, bytesText(r.Mounted.Bytes)), "not read: the registry took them over from a repository of its own"})
+		rows = append(rows, []string{"mounted", fmt.Sprintf("%d blobs, %s", r.Mounted.Blobs, content.SizeText(r.Mounted.Bytes)), "not read: the registry took them over from a repository of its own"})
 	}
 	if opts.MissingOnly || r.Skipped.Blobs > 0 {
-		rows = append(rows, []string{"skipped", fmt.Sprintf("%d blobs, %s", r.Skipped.Blobs, bytesText(r.Skipped.Bytes)), "not read: the registry has them"})
+		rows = append(rows, []string{"skipped", fmt.Sprintf("%d blobs, %s", r.Skipped.Blobs, content.SizeText(r.Skipped.Bytes)), "not read: the registry has them"})
 	}
 	if r.Documents.Blobs > 0 {
-		rows = append(rows, []string{"documents", fmt.Sprintf("%d blobs, %s", r.Documents.Blobs, bytesText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
+		rows = append(rows, []string{"documents", fmt.Sprintf("%d blobs, %s", r.Documents.Blobs, content.SizeText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
 	}
 	if len(r.Refused) > 0 {
 		rows = append(rows, []string{"REFUSED", plural(len(r.Refused), "blob or image", "blobs or images"), "listed below"})

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 
 	"pannier/apply"
 	"pannier/apply/serve"
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 )
 
@@ -89,6 +91,9 @@ func (s *session) serve(ctx context.Context, f *serveFlags, args []string) error
 		}
 	}
 	if opts.Listener, err = net.Listen("tcp", f.listen); err != nil {
+		if errors.As(err, new(*net.DNSError)) || errors.As(err, new(*net.AddrError)) {
+			return usagef(s.command, "--listen %s: %v", f.listen, err)
+		}
 		return fmt.Errorf("--listen %s: %w", f.listen, err)
 	}
 	addr := opts.Listener.Addr()
@@ -102,7 +107,7 @@ func (s *session) serve(ctx context.Context, f *serveFlags, args []string) error
 		scheme = "https"
 		opts.Listener = tls.NewListener(opts.Listener, secure)
 	}
-	opts.Ready = func(r *apply.ServeResult) { s.sayServed(r, scheme, addr) }
+	opts.Ready = func(r *apply.ServeResult) { s.sayServed(r, scheme, serve.Reached(addr)) }
 	opts.Pulled = func(p serve.Pull) { s.sayPull(p, f.verbose > 0) }
 
 	s.console.stopText("stopping: what is under way is finished; once more ends at once")
@@ -136,7 +141,11 @@ func (s *session) serveOptions(f *serveFlags, args []string) (apply.ServeOptions
 			return opts, usagef(s.command, "%s is the path of a repository, as ocp4/openshift4; not %q", what, opts.Repository)
 		}
 	}
-	if _, _, err := net.SplitHostPort(f.listen); err != nil {
+	_, port, err := net.SplitHostPort(f.listen)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
 		return opts, usagef(s.command, "--listen is HOST:PORT or :PORT, as %s; not %q", defaultListen, f.listen)
 	}
 	own := f.tlsCert != "" || f.tlsKey != ""
@@ -176,7 +185,7 @@ func (s *session) secure(f *serveFlags, addr net.Addr) (*tls.Config, error) {
 		}
 	default:
 		if tcp, ok := addr.(*net.TCPAddr); ok && !tcp.IP.IsLoopback() {
-			s.console.warn("other hosts reach %s, and what they pull is not encrypted: --tls makes a certificate. Whoever checks digests, as nodes and podman do, is not misled.", addr)
+			s.console.warn("other hosts reach %s, and what they pull is not encrypted: --tls makes a certificate. Whoever checks digests, as nodes and podman do, is not misled.", serve.Reached(addr))
 		}
 		return nil, nil
 	}
@@ -185,7 +194,7 @@ func (s *session) secure(f *serveFlags, addr net.Addr) (*tls.Config, error) {
 }
 
 // sayServed tells what can be pulled, before the first request is answered.
-func (s *session) sayServed(r *apply.ServeResult, scheme string, addr net.Addr) {
+func (s *session) sayServed(r *apply.ServeResult, scheme, addr string) {
 	c := s.console
 	s.warnAll(r.Warnings)
 	for _, rel := range r.Releases {
@@ -200,11 +209,11 @@ func (s *session) sayServed(r *apply.ServeResult, scheme string, addr net.Addr) 
 		c.say("left out: %s", strings.Join(r.LeftOut, ", "))
 	}
 	for _, refused := range r.Refused {
-		c.warn("not served: %s: %v", strings.Join(refused.Images, ", "), refused.Err)
+		c.warn("not served: %s: %v", content.Few(refused.Images), refused.Err)
 	}
 	c.say("%d images in: %s", r.Images, strings.Join(r.Repositories, ", "))
 	c.say("serving at %s://%s until Ctrl-C", scheme, addr)
-	_ = c.print("%s\n", addr.String()) // nobody may be listening
+	_ = c.print("%s\n", addr) // nobody may be listening
 }
 
 // sayPull logs a request: what was pulled, and what was refused or could not be. What clients
@@ -221,7 +230,7 @@ func (s *session) sayPull(p serve.Pull, all bool) {
 			what = p.Repository + ":" + p.Reference + "@" + p.Digest.String()
 		}
 	}
-	line := fmt.Sprintf("%s %s %s %d %s", p.Client, p.Method, what, p.Status, bytesText(p.Bytes))
+	line := fmt.Sprintf("%s %s %s %d %s", p.Client, p.Method, what, p.Status, content.SizeText(p.Bytes))
 	if p.Agent != "" {
 		line += " " + p.Agent
 	}

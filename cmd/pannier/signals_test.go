@@ -52,7 +52,7 @@ func TestSecondInterruptEndsAtOnce(t *testing.T) {
 		t.Fatal("the second interrupt did not end the program")
 	}
 	over()
-	if got := strings.Split(errs.String(), "\n"); len(got) != 3 || !strings.Contains(got[0], "saving the state") || !strings.Contains(got[1], "interrupted again") {
+	if got := strings.Split(errs.String(), "\n"); len(got) != 3 || !strings.Contains(got[0], "interrupted: ending") || !strings.Contains(got[1], "interrupted again") {
 		t.Errorf("%q", errs.String())
 	}
 }

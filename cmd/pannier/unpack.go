@@ -75,6 +75,7 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) (er
 	said := false
 	opts.Planned = func(r *apply.UnpackResult) {
 		said = true
+		s.saving()
 		s.sayLeftOut(*opts, r, selectedBy)
 		s.sayPlan(r.Plan, "to be pushed", "")
 	}

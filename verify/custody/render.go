@@ -8,13 +8,15 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pannier/bundle/content"
 )
 
 //go:embed report.html.tmpl
 var reportTemplate string
 
 var reportHTML = template.Must(template.New("report").Funcs(template.FuncMap{
-	"bytes":   bytesText,
+	"bytes":   content.SizeText,
 	"seconds": func(s float64) string { return fmt.Sprintf("%.1f", s) },
 	"clock":   func(t time.Time) string { return t.UTC().Format(time.DateTime) },
 	"day":     func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
@@ -87,7 +89,7 @@ func (r *Report) HTML(w io.Writer) error {
 	p := page{Report: r, Rate: rateDrawing(r.Phases), Components: bars(r.Drives)}
 	if t := rateOf(r.Phases); t != nil {
 		p.RateText = fmt.Sprintf("Peak %s/s, average %s/s; %.1f seconds from left to right. A dotted line is where a phase begins.",
-			bytesText(int64(t.peak)), bytesText(int64(t.average())), t.length)
+			content.SizeText(int64(t.peak)), content.SizeText(int64(t.average())), t.length)
 	}
 	p.Open, p.Repaired = r.counts()
 	for i, d := range r.Drives {
@@ -163,18 +165,4 @@ func bars(drives []DriveReport) []bar {
 		out = append(out, bar{Component: *c, Width: num(100 * float64(c.Bytes) / float64(most))})
 	}
 	return out
-}
-
-// bytesText renders a number of bytes in binary units.
-func bytesText(n int64) string {
-	const units = "KMGTPE"
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	f, unit := float64(n)/1024, 0
-	for f >= 1023.95 && unit < len(units)-1 {
-		f /= 1024
-		unit++
-	}
-	return fmt.Sprintf("%.1f %ciB", f, units[unit])
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"pannier/bundle/content"
 )
 
 // Text writes the report as plain text, for a printer or a mail.
@@ -59,12 +61,12 @@ func (t *textReport) answers() {
 	t.head("WHAT CROSSED")
 	for _, d := range r.Drives {
 		for _, rel := range d.Releases {
-			t.say("OpenShift %s, %d images, %s\n  %s", rel.Release, rel.Images, bytesText(rel.Bytes), rel.Digest)
+			t.say("OpenShift %s, %d images, %s\n  %s", rel.Release, rel.Images, content.SizeText(rel.Bytes), rel.Digest)
 		}
 		for _, a := range d.Additional {
 			t.say("image %s\n  %s", a.Reference, a.Digest)
 		}
-		t.say("%d blobs and manifests, %s", d.Blobs, bytesText(d.Bytes))
+		t.say("%d blobs and manifests, %s", d.Blobs, content.SizeText(d.Bytes))
 		if d.Bundle != "" {
 			t.say("bundle id\n  %s", d.Bundle)
 		}
@@ -116,7 +118,7 @@ func (t *textReport) run() {
 		[]string{"when", fmt.Sprintf("%s to %s UTC, %.1f seconds", r.Started.UTC().Format(time.DateTime), r.Ended.UTC().Format(time.DateTime), r.Seconds)},
 		[]string{"exit code", fmt.Sprint(r.ExitCode)})
 	for _, p := range r.Phases {
-		t.table([]string{p.Name, fmt.Sprintf("%.1f seconds", p.Seconds), bytesText(p.Bytes)})
+		t.table([]string{p.Name, fmt.Sprintf("%.1f seconds", p.Seconds), content.SizeText(p.Bytes)})
 	}
 }
 
@@ -143,11 +145,11 @@ func (t *textReport) drive(d DriveReport) {
 		t.say("OpenShift %s", rel.Release)
 		t.table([]string{"digest", rel.Digest}, []string{"source", rel.Source}, []string{"at the registry", rel.Delivered})
 		for _, p := range rel.Parts {
-			t.table([]string{"  " + p.Name, p.Digest, bytesText(p.Bytes)})
+			t.table([]string{"  " + p.Name, p.Digest, content.SizeText(p.Bytes)})
 		}
 	}
 	for _, l := range legendOf(d.Map) {
-		t.say("%d blobs %s, %s", l.Count, l.Label, bytesText(l.Bytes))
+		t.say("%d blobs %s, %s", l.Count, l.Label, content.SizeText(l.Bytes))
 	}
 	for i, e := range d.Entries {
 		if i == 0 {
@@ -176,9 +178,9 @@ func (t *textReport) delivery() {
 	}
 	t.head("WHERE IT WENT")
 	t.table([]string{"registry", d.Registry},
-		[]string{"pushed", fmt.Sprintf("%d blobs, %s", d.Pushed.Blobs, bytesText(d.Pushed.Bytes))},
-		[]string{"there already", fmt.Sprintf("%d blobs, %s", d.Present.Blobs, bytesText(d.Present.Bytes))},
-		[]string{"not read", fmt.Sprintf("%d blobs, %s", d.Skipped.Blobs, bytesText(d.Skipped.Bytes))},
+		[]string{"pushed", fmt.Sprintf("%d blobs, %s", d.Pushed.Blobs, content.SizeText(d.Pushed.Bytes))},
+		[]string{"there already", fmt.Sprintf("%d blobs, %s", d.Present.Blobs, content.SizeText(d.Present.Bytes))},
+		[]string{"not read", fmt.Sprintf("%d blobs, %s", d.Skipped.Blobs, content.SizeText(d.Skipped.Bytes))},
 		[]string{"refused", fmt.Sprint(d.Refused)},
 		[]string{"cluster objects", strings.Join(d.Objects, ", ")},
 		[]string{"contacted", strings.Join(d.Contacts, ", ")})
