@@ -111,7 +111,7 @@ func (s *session) writeReceipt(ctx context.Context, f *unpackFlags, p *pushing, 
 
 func (s *session) sayReceipt(name string, r *custody.Receipt, size int) {
 	t := r.Totals()
-	s.console.prose("%s (%s) names %d blobs, %s, that the registry holds. On the internet side: %s", name, bytesText(int64(size)), t.Blobs, bytesText(t.Bytes),
+	s.console.prose("%s (%s) names %d blobs, %s, that the registry holds. On the internet side: %s", name, content.SizeText(int64(size)), t.Blobs, content.SizeText(t.Bytes),
 		commandLine("pannier", "pack", "RELEASE", "MEDIA", "--have", filepath.Base(name)))
 }
 
@@ -267,7 +267,7 @@ func (s *session) sayInventory(r *custody.Receipt, result *apply.InventoryResult
 		for _, b := range h.Blobs {
 			bytes += b.Size
 		}
-		s.console.say("%s holds %d blobs + %d manifests, %s", h.Repository, len(h.Blobs), len(h.Manifests), bytesText(bytes))
+		s.console.say("%s holds %d blobs + %d manifests, %s", h.Repository, len(h.Blobs), len(h.Manifests), content.SizeText(bytes))
 	}
 	if result.Missing > 0 {
 		s.console.warn("%s named there and not there", plural(result.Missing, "blob or manifest is", "blobs or manifests are"))
