@@ -54,7 +54,7 @@ func (r *Repair) clearFolders() error {
 // parity stand. What else stands there is no use, and a repair removes it.
 func SmallFolder(name string) bool {
 	switch name {
-	case dirObjects, dirClients, parity.Folder:
+	case dirObjects, dirClients, dirTools, parity.Folder:
 		return true
 	}
 	base, ok := strings.CutPrefix(name, parity.Folder+"/")

@@ -74,14 +74,15 @@ func (p *packer) wantedClients(rel store.Release) []release.Client {
 	return out
 }
 
-// sealedClients are the sums of the clients that the drive's seal covers.
-func (p *packer) sealedClients() map[string]digest.Digest {
+// sealedPrograms are the sums of the files in a folder of programs that the drive's seal
+// covers and that are there.
+func (p *packer) sealedPrograms(dir string) map[string]digest.Digest {
 	out := map[string]digest.Digest{}
 	if !p.trusted {
 		return out
 	}
 	for name, d := range p.have.sums() {
-		if !strings.HasPrefix(name, dirClients+"/") {
+		if !strings.HasPrefix(name, dir+"/") {
 			continue
 		}
 		if f, err := p.have.Layout.OpenFile(name); err == nil {
@@ -98,7 +99,7 @@ func (p *packer) lacksClients() bool {
 	if len(p.opts.Clients) == 0 {
 		return false
 	}
-	have := p.sealedClients()
+	have := p.sealedPrograms(dirClients)
 	for _, rel := range p.allReleases() {
 		for _, c := range p.wantedClients(rel) {
 			if _, ok := have[clientPath(rel.Tag, c)]; !ok && strings.HasPrefix(c.Name, "oc") {
@@ -166,7 +167,7 @@ func (p *packer) checkClients() error {
 // writeClients takes the clients out of the images on the drive, streaming, and leaves nothing
 // else in their folder. What the seal covers already stays.
 func (p *packer) writeClients(ctx context.Context) error {
-	sealed := p.sealedClients()
+	sealed := p.sealedPrograms(dirClients)
 	p.clients = map[string]digest.Digest{}
 	for _, rel := range p.allReleases() {
 		missing := map[string][]release.Client{} // by component

@@ -49,6 +49,7 @@ type PackOptions struct {
 
 	Clients    []release.Platform // take oc and openshift-install for these out of the releases
 	AnyClients bool               // a platform that a release has no oc for is no error
+	Tools      []Tool             // this program, for these platforms, onto the drive too
 
 	Updates UpdateOptions // the path of updates to pack, if one is wanted
 
@@ -268,7 +269,7 @@ func (p *packer) move(ctx context.Context, res *PackResult) (seal *Seal, err err
 // nothing was left behind by an interrupted run.
 func (p *packer) unchanged() bool {
 	return p.trusted && p.have.smallFilesSound() && !p.have.Interrupted && !p.have.Leftovers && len(p.have.SealProblems) == 0 &&
-		p.have.IndexProblem == nil && len(p.items) == 0 && len(p.cover.bare) == 0 && !p.lacksClients()
+		p.have.IndexProblem == nil && len(p.items) == 0 && len(p.cover.bare) == 0 && !p.lacksClients() && len(p.lackingTools()) == 0
 }
 
 // summarize tells of the releases that were asked for, those that were there already too.

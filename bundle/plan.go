@@ -171,7 +171,7 @@ func (p *packer) sourcesOf(rel store.Release) ([]string, error) {
 // copies of both, and the rounding up to clusters take.
 func (p *packer) need(plan Plan) int64 {
 	const cluster = 32 << 10
-	n := 4<<20 + plan.Parity.Bytes + p.clientsNeed()
+	n := 4<<20 + plan.Parity.Bytes + p.clientsNeed() + p.toolsNeed()
 	for _, it := range p.items {
 		if it.state == stateAbsent {
 			n += (it.desc.Size - it.begun + cluster - 1) / cluster * cluster

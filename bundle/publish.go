@@ -41,6 +41,9 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.writeClients(ctx); err != nil {
 		return nil, err
 	}
+	if err := p.writeTools(ctx); err != nil {
+		return nil, err
+	}
 	g := p.written + 1
 	if p.cover, err = p.planCover(ctx); err != nil { // now that it is known what nothing needs
 		return nil, err
@@ -72,7 +75,7 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	}
 	start := p.start
 	if start == "" {
-		start = startHere(ID(idx), idx, p.allReleases(), p.opts.Destination)
+		start = startHere(ID(idx), idx, p.allReleases(), p.opts.Destination, toolsIn(p.clients))
 	}
 	if err := p.layout.ReplaceFile(fileStart, []byte(start)); err != nil {
 		return nil, err

@@ -248,7 +248,7 @@ func (f *files) again(name string) ([]byte, bool) {
 	case ocispec.ImageLayoutFile:
 		return []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`), true
 	case fileStart:
-		return []byte(startHere(ID(f.b.Index), f.b.Index, f.walked.Releases, f.walked.Destination())), true
+		return []byte(startHere(ID(f.b.Index), f.b.Index, f.walked.Releases, f.walked.Destination(), toolsIn(f.want))), true
 	}
 	data, ok := f.objects()[name]
 	return data, ok

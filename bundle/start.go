@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -15,7 +16,7 @@ import (
 // startHere is START-HERE.txt: for a person who finds the drive and knows nothing of it. It
 // depends on nothing but what is on the drive, so that packing nothing new changes nothing;
 // when that was, the seal says.
-func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, dest *objects.Destination) string {
+func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, dest *objects.Destination, tools map[string]digest.Digest) string {
 	if slices.ContainsFunc(idx.Manifests, func(d ocispec.Descriptor) bool { return d.ArtifactType == ArtifactSupplement }) {
 		return startSupplement(id)
 	}
@@ -25,6 +26,8 @@ func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, d
 	line("It was written by pannier. It is for the administrator of the cluster there.")
 	line("")
 	line("Bundle %s", id)
+	line("This id stands for exactly what is on the drive. Whoever packed it has it")
+	line("too: ask for it another way than on the drive; \"pannier audit\" proves it.")
 	line("When it was packed, and by which version of pannier, is in the last of")
 	line("pannier/seal-*.json.")
 	line("")
@@ -41,6 +44,7 @@ func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, d
 			line("    %s", d.Digest)
 		}
 	}
+	startTools(line, tools)
 	line("")
 	line("What to do, with the program pannier, from the folder that this file is in:")
 	line("")
@@ -81,21 +85,58 @@ func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, d
 	line("scanning kiosk, a copy to another drive, a burnt disc. A copy that looks")
 	line("whole may not be; the audit reads every byte.")
 	line("")
-	line("Without pannier, this checks every file against the list made when the drive")
-	line("was sealed. It finds damage, but not files that were added, and it does not")
-	line("check the signature of the release.")
-	line("  Linux:    sha256sum -c --quiet SHA256SUMS && echo whole")
-	line("  macOS:    shasum -a 256 -c SHA256SUMS")
+	startProof(line)
+	line("The folder is an OCI image layout: crane, oras, regctl and other tools read")
+	line("it too. Nothing on this drive runs by itself, and nothing is secret.")
+	return b.String()
+}
+
+// startTools names the program on the drive, and what makes it trusted.
+func startTools(line func(string, ...any), tools map[string]digest.Digest) {
+	if len(tools) == 0 {
+		return
+	}
+	line("")
+	line("The program is on the drive:")
+	for _, name := range slices.Sorted(maps.Keys(tools)) {
+		line("  %s", name)
+		line("    %s", tools[name])
+	}
+	line("Before you run it, compare its SHA-256 with the one that whoever packed the")
+	line("drive tells you another way: who can change it can change this text too.")
+	line("  Linux:    sha256sum FILE")
+	line("  macOS:    shasum -a 256 FILE")
+	line("  Windows:  Get-FileHash FILE")
+	line("Then copy it to a folder of your own, make it executable (chmod +x, on Linux")
+	line("and macOS), and type its path there where it says pannier below.")
+}
+
+// startProof says how the drive is checked without this program. Every way must come to
+// WHOLE only if nothing is amiss: a line that is not understood, a file that is not there
+// and a list that was cut short are failures too; the seal has the digest of the list.
+func startProof(line func(string, ...any)) {
+	line("Without pannier, this checks every file against the list that was made when")
+	line("the drive was sealed, and the list against the seal. All is well only if the")
+	line("last line says WHOLE. It finds damage, but not files that were added, nor")
+	line("what somebody did who made list and seal anew; and it does not check the")
+	line("signature of the release. Type it in the folder that this file is in.")
+	line("  Linux:")
+	line("    sha256sum -c --strict --quiet SHA256SUMS &&")
+	line("    grep -q \"$(sha256sum SHA256SUMS | cut -c1-64)\" pannier/seal-*.json &&")
+	line("    echo WHOLE || echo NOT WHOLE")
+	line("  macOS:")
+	line("    shasum -a 256 -c --strict SHA256SUMS > /dev/null &&")
+	line("    grep -q \"$(shasum -a 256 SHA256SUMS|cut -c1-64)\" pannier/seal-*.json &&")
+	line("    echo WHOLE || echo NOT WHOLE")
 	line("  Windows, in PowerShell:")
-	line("    $n = 0; $bad = 0")
+	line("    $bad = 1")
 	line("    foreach ($line in Get-Content SHA256SUMS) {")
-	line("      $n++; $hash, $file = $line -split '  ', 2")
+	line("      $got = 'none'; $hash, $file = $line -split '  ', 2")
 	line("      $got = (Get-FileHash -Algorithm SHA256 -LiteralPath $file).Hash")
 	line("      if ($got -ne $hash) { $bad++; \"BAD: $file\" }")
-	line("    }")
-	line("    if ($n -gt 0 -and $bad -eq 0) { \"whole\" } else { \"NOT WHOLE\" }")
+	line("    }; $bad--")
+	line("    $list = (Get-FileHash -Algorithm SHA256 -LiteralPath SHA256SUMS).Hash")
+	line("    $sealed = $list -and (Select-String -Quiet $list pannier\\seal-*.json)")
+	line("    if ($sealed -and $bad -eq 0) { 'WHOLE' } else { 'NOT WHOLE' }")
 	line("")
-	line("The folder is an OCI image layout: crane, oras, regctl and other tools read")
-	line("it too. Nothing on this drive needs to be run, and nothing is secret.")
-	return b.String()
 }

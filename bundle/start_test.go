@@ -26,7 +26,7 @@ func TestStartHere(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	one, several := startHere(d, idx, []store.Release{rel}, nil), startHere(d, idx, []store.Release{rel, next}, &dest)
+	one, several := startHere(d, idx, []store.Release{rel}, nil, nil), startHere(d, idx, []store.Release{rel, next}, &dest, map[string]digest.Digest{"pannier/bin/linux-amd64/pannier": d})
 	for _, text := range []string{one, several} {
 		for _, line := range strings.Split(text, "\n") {
 			if len(line) > 76 && !strings.Contains(line, "sha256:") {

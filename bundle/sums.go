@@ -48,7 +48,7 @@ func (b *Bundle) smallFilesSound() bool {
 		if strings.HasPrefix(name, "blobs/") || strings.HasPrefix(name, parity.Folder+"/") && !strings.HasPrefix(name, copiesDir(b.Seal.Generation)) {
 			continue
 		}
-		if strings.HasPrefix(name, dirClients+"/") {
+		if strings.HasPrefix(name, dirClients+"/") || strings.HasPrefix(name, dirTools+"/") {
 			// Large, and like blobs only looked for: audit hashes them.
 			f, err := b.Layout.OpenFile(name)
 			if err != nil {

@@ -42,7 +42,21 @@ func (a *audit) files(ctx context.Context) error {
 			a.find(Finding{Kind: KindMissing, Path: name, Detail: "the seal covers it and it is not there"})
 		}
 	}
+	a.tools(sums)
 	return a.clients(ctx, sums)
+}
+
+// tools judges the programs on the drive, for which nobody vouches but whoever packed it.
+func (a *audit) tools(sums map[string]digest.Digest) {
+	n, wrong := bundle.CheckTools(sums)
+	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+		if !a.reported(name) {
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: wrong[name].Error()})
+		}
+	}
+	if n > 0 {
+		a.note("pannier itself is on the drive, for %d platforms, as it was sealed; that it is genuine nobody on the drive can say: compare its SHA-256 with what the sender says another way", n)
+	}
 }
 
 // clients compares the clients on the drive with those in the signed releases.
@@ -175,7 +189,12 @@ func ours(dir string) bool {
 	case "blobs", "pannier", "pannier/objects", "pannier/parity", "pannier/bin", "pannier/clients", custody.Folder:
 		return true
 	}
-	return strings.HasPrefix(dir, "pannier/parity/") || strings.HasPrefix(dir, "pannier/bin/") || strings.HasPrefix(dir, "pannier/clients/")
+	return strings.HasPrefix(dir, "pannier/parity/") || inPrograms(dir)
+}
+
+// inPrograms reports whether a path is where clients and tools lie.
+func inPrograms(name string) bool {
+	return strings.HasPrefix(name, "pannier/clients/") || strings.HasPrefix(name, "pannier/bin/")
 }
 
 // foreign reports a file or folder that the format does not know: a finding where only ours
@@ -219,7 +238,7 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 		a.generation(name, kind, g)
 		return
 	}
-	if (strings.HasPrefix(name, "pannier/objects/") || strings.HasPrefix(name, "pannier/clients/") || strings.HasPrefix(name, parity.Folder+"/")) && (sums == nil || a.unfinished()) {
+	if (strings.HasPrefix(name, "pannier/objects/") || inPrograms(name) || strings.HasPrefix(name, parity.Folder+"/")) && (sums == nil || a.unfinished()) {
 		return
 	}
 	if a.copied(name) || path.Dir(name) == custody.Folder {
@@ -298,7 +317,7 @@ func (a *audit) hash(ctx context.Context, name string) (digest.Digest, error) {
 		return "", err
 	}
 	defer f.Close()
-	if f.Size() > maxSums && !strings.HasPrefix(name, "pannier/clients/") {
+	if f.Size() > maxSums && !inPrograms(name) {
 		return "", fmt.Errorf("%w: %d bytes, more than any such file has", content.ErrSize, f.Size())
 	}
 	h := digest.SHA256.Digester()

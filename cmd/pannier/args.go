@@ -27,6 +27,8 @@ type flagShape struct {
 	name   string // the canonical one, by which it is passed on
 	value  bool   // takes a value
 	repeat bool   // may stand more than once
+
+	bare string // its value where no platforms stand behind it; "" where one must be given
 }
 
 // flagTable finds a flag by any of its names, without dashes.
@@ -42,6 +44,9 @@ func tableOf(flags []cli.Flag) flagTable {
 			shape.repeat = f.Count != nil
 		case *cli.StringSliceFlag:
 			shape.repeat = true
+		}
+		if shape.name == "with-tool" {
+			shape.bare = ownTool
 		}
 		for _, name := range f.Names() {
 			table[name] = shape
@@ -131,6 +136,11 @@ func split(args []string, all flagTable, commands []*cli.Command) (words []word,
 		}
 		if needsNext {
 			last := &found[len(found)-1]
+			if last.flag.bare != "" && (i+1 == len(args) || !readsPlatforms(args[i+1])) {
+				last.value = last.flag.bare
+				words = append(words, found...)
+				continue
+			}
 			if i+1 == len(args) {
 				return nil, nil, usagef("", "%s needs a value", last.typed)
 			}

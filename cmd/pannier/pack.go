@@ -28,6 +28,7 @@ type packFlags struct {
 	sourceFlags
 	releaseTextFlag
 	clientFlag
+	toolFlags
 	updateGraphFlags
 	reportFlags
 
@@ -65,6 +66,7 @@ func (s *session) packCommand() *cli.Command {
 			Usage: "`PERCENT` of the drive spent on parity, from which damage is healed without a network: 5% (default), up to 50%; 0 for none"},
 		f.mirrorSetFlag.flag(),
 	}
+	flags = append(flags, f.toolFlags.flags()...)
 	flags = append(flags, f.sourceFlags.flags()...)
 	flags = append(flags, f.updateGraphFlags.flags()...)
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
@@ -181,6 +183,9 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if opts.Clients, opts.AnyClients, err = f.clientFlag.values(s); err != nil {
 		return opts, err
 	}
+	if opts.Tools, err = f.toolFlags.values(s); err != nil {
+		return opts, err
+	}
 	if f.only != "" {
 		return s.onlyOptions(f, args, opts)
 	}
@@ -203,8 +208,8 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 
 // onlyOptions are those of a pack of a supplement: the list, and MEDIA.
 func (s *session) onlyOptions(f *packFlags, args []string, opts bundle.PackOptions) (bundle.PackOptions, error) {
-	if len(opts.Additional) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 || len(opts.Clients) > 0 {
-		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for, --refresh, --release-txt, --with-clients, --upgrade-from, --channel and --graph do not go with it")
+	if len(opts.Additional) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 || len(opts.Clients) > 0 || len(opts.Tools) > 0 {
+		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for, --refresh, --release-txt, --with-clients, --with-tool, --upgrade-from, --channel and --graph do not go with it")
 	}
 	if f.toDir != "" {
 		args = append([]string{f.toDir}, args...)
@@ -371,6 +376,9 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs and manifests, %s, past the cache by: %s", r.ReadBack.Blobs, content.SizeText(r.ReadBack.Bytes), r.ReadBack.Method)})
 	}
 	c.say("%s", trusted(table(rows)))
+	if r.Sealed {
+		s.sayTools(opts.Tools)
+	}
 	if r.BundleID != "" {
 		c.say("bundle\n    %s", r.BundleID)
 	}
