@@ -17,9 +17,10 @@ import (
 // cursor, recolour a terminal or answer to it.
 type console struct {
 	stdout io.Writer
-	color  bool // messages may be coloured
-	width  int  // of the terminal that messages go to; 0 if they go elsewhere
-	events bool // stderr is a stream of JSON, one event a line
+	color  bool   // messages may be coloured
+	width  int    // of the terminal that messages go to; 0 if they go elsewhere
+	name   string // by which the program was called, "oc pannier"
+	events bool   // stderr is a stream of JSON, one event a line
 	// journal takes down what is said, beside showing it; nil is silent.
 	journal *slog.Logger
 
@@ -128,7 +129,7 @@ func (c *console) fold(text string) string {
 // fail prints an error with its advice to stderr.
 func (c *console) fail(err error) {
 	for _, f := range failures(err) {
-		text := c.fold(strings.TrimSuffix(f.text(c.mark), "\n"))
+		text := c.fold(asCalled(c.name, strings.TrimSuffix(f.text(c.mark), "\n")))
 		if c.events {
 			c.note("error", text)
 			c.event(map[string]string{"event": "message", "level": "error", "code": f.code, "text": text})

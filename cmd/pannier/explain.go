@@ -72,7 +72,7 @@ func (s *session) explain(_ context.Context, f *explainFlags, args []string) err
 				return err
 			}
 		}
-		if err := s.console.print("%s", trusted(a.text())); err != nil {
+		if err := s.console.print("%s", trusted(asCalled(s.console.name, a.text()))); err != nil {
 			return err
 		}
 	}

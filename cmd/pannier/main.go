@@ -52,7 +52,7 @@ type session struct {
 func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &console{
 		stdout: stdout, stderr: stderr,
-		width: terminalWidth(stderr, env),
+		width: terminalWidth(stderr, env), name: programName(argv[0]),
 	}
 	c.color = env("NO_COLOR") == "" && c.width > 0
 	s := &session{argv: argv, env: env, stdin: stdin, console: c, log: slog.New(slog.DiscardHandler), quit: os.Exit}
@@ -217,21 +217,25 @@ func (s *session) run(ctx context.Context) error {
 	}
 	if c := app.Command(command); c != nil && slices.Contains(rest, "--help=true") {
 		// With arguments beside it, the library takes the first for a topic.
-		_, err := io.WriteString(s.console.stdout, helpText(c))
+		_, err := io.WriteString(s.console.stdout, c.CustomHelpTemplate)
 		return err
 	}
 	return app.RunContext(ctx, append([]string{s.argv[0], command}, rest...))
 }
 
 func (s *session) app() *cli.App {
+	name := programName(s.argv[0])
+	if !isPlugin(name) {
+		name = "pannier"
+	}
 	app := &cli.App{
-		Name:  "pannier",
+		Name: "pannier", HelpName: name,
 		Usage: "carry OpenShift releases across an air gap, and prove them whole",
 		Description: "pack puts releases on a drive, audit proves the drive whole, unpack puts\n" +
 			"them into a disconnected registry. Flags may stand before or after arguments.\n" +
 			"Data goes to stdout, messages to stderr. Running the same command again is\n" +
 			"always safe and continues.",
-		CustomAppHelpTemplate:     cli.AppHelpTemplate + exitCodes,
+		CustomAppHelpTemplate:     cli.AppHelpTemplate + asCalled(name, exitCodes),
 		HideVersion:               true,
 		DisableSliceFlagSeparator: true,
 		Writer:                    s.console.stdout,
@@ -250,7 +254,7 @@ func (s *session) app() *cli.App {
 	for _, c := range app.Commands {
 		c.HideHelpCommand = true
 		c.Flags = append(c.Flags, cli.HelpFlag)
-		c.CustomHelpTemplate = helpText(c)
+		c.CustomHelpTemplate = asCalled(name, helpText(c))
 		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
 			return usagef(c.Name, "%s", strings.ReplaceAll(err.Error(), "for flag -", "for --"))
 		}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -82,6 +83,28 @@ func programName(arg0 string) string {
 		return arg0
 	}
 	return "pannier"
+}
+
+// isPlugin reports whether a name of the program is that of a plugin, "oc pannier".
+func isPlugin(name string) bool { return strings.HasSuffix(name, " pannier") }
+
+// ownCommand is a command line of this program within a text, and what stands before it if it
+// is a plugin's or a path's.
+var ownCommand = regexp.MustCompile(`((?:oc|kubectl) |[\w.-]*[/-])?\bpannier ([a-z]{3,}|COMMAND|--help)`)
+
+// asCalled writes commands of this program in a text the way it was called, if it was called
+// as a plugin; name is from programName.
+func asCalled(name, text string) string {
+	if !isPlugin(name) {
+		return text
+	}
+	return ownCommand.ReplaceAllStringFunc(text, func(s string) string {
+		word, ours := strings.CutPrefix(s, "pannier ")
+		if _, known := examples[word]; !ours || !known && word != "COMMAND" && word != "--help" {
+			return s
+		}
+		return name + " " + word
+	})
 }
 
 // quote quotes a word for a POSIX shell where it needs it. Words that are not printable are

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -67,6 +68,27 @@ func TestCommandLine(t *testing.T) {
 	} {
 		if got := programName(arg0); got != want {
 			t.Errorf("%s: %s, want %s", arg0, got, want)
+		}
+	}
+}
+
+func TestAsCalled(t *testing.T) {
+	const text = "\"pannier audit MEDIA\", pannier --help, oc pannier pack, /usr/bin/pannier unpack, pannier is a program; pannier COMMAND"
+	if got := asCalled("pannier", text); got != text {
+		t.Error(got)
+	}
+	const want = "\"oc pannier audit MEDIA\", oc pannier --help, oc pannier pack, /usr/bin/pannier unpack, pannier is a program; oc pannier COMMAND"
+	if got := asCalled("oc pannier", text); got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+	for arg0, name := range map[string]string{"/usr/bin/oc-pannier": "oc pannier", "kubectl-pannier": "kubectl pannier"} {
+		for _, args := range [][]string{{"--help"}, {"pack", "--help"}, {"help", "audit"}, {"pack"}, {"explain", "P2014"}} {
+			var out, errs bytes.Buffer
+			run(t.Context(), append([]string{arg0}, args...), func(string) string { return "" }, nil, &out, &errs)
+			text := out.String() + errs.String()
+			if bare := strings.ReplaceAll(text, name+" ", ""); !strings.Contains(text, name+" ") || regexp.MustCompile(`pannier (pack|audit|COMMAND)`).MatchString(bare) {
+				t.Errorf("%s %v:\n%s", arg0, args, text)
+			}
 		}
 	}
 }
