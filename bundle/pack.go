@@ -34,6 +34,7 @@ const (
 type PackOptions struct {
 	Releases   []release.Reference // what to pack
 	Additional []release.Reference // other images to carry
+	Local      []LocalImage        // images of layouts on the local disk to carry
 	Only       *RefetchList        // in place of both: make a supplement of what it names
 	Media      string              // root of the bundle; made if its parent exists
 	Client     *remote.Client      // reaches the source registries and the signature stores
@@ -186,6 +187,11 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if p.adopt != nil {
 		defer p.adopt.Close()
 	}
+	defer func() {
+		for _, l := range p.locals {
+			l.Close()
+		}
+	}()
 	if err := p.resolveAll(ctx); err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type packer struct {
 
 	adopt   *Source          // what is taken over; nil if nothing is
 	leftOut map[string]error // releases of it that are not
+	locals  []*layout.Layout // layouts on the local disk of images that are carried
 
 	adoptProblem error // what is wrong with it beside those
 
@@ -76,7 +77,8 @@ type item struct {
 	repos []*remote.Repository
 	tags  map[string]bool
 
-	source string // repository that it comes from, where repos is empty
+	source string         // repository that it comes from, where repos is empty
+	local  *layout.Layout // on the local disk that has it, if repos is empty
 
 	state itemState
 	begun int64 // bytes of it in a partial file, if state is stateAbsent: a hint

@@ -124,6 +124,9 @@ func (b registryBlobs) Fetch(ctx context.Context, desc ocispec.Descriptor, offse
 func (it *item) fetch(ctx context.Context, offset int64) (io.ReadCloser, error) {
 	// A captured document has no source: the drive held the only copy.
 	var last error = fmt.Errorf("it was captured with a release, and only packing that release again restores it: %w", fs.ErrNotExist)
+	if it.local != nil && len(it.repos) == 0 {
+		return it.local.Fetch(ctx, it.desc, offset)
+	}
 	for _, r := range it.repos {
 		rc, err := r.Fetch(ctx, it.desc, offset)
 		if err == nil || !errors.Is(err, remote.ErrNotFound) {

@@ -48,6 +48,11 @@ func (p *packer) resolve(ctx context.Context) error {
 			return fmt.Errorf("image %s: %w", ref, err)
 		}
 	}
+	for _, li := range p.opts.Local {
+		if err := p.resolveLocal(ctx, li); err != nil {
+			return fmt.Errorf("image %s: %w", li.Reference, err)
+		}
+	}
 	if err := p.conflicts(); err != nil {
 		return err
 	}

@@ -69,8 +69,12 @@ func (s *session) mirrorOptions(f *mirrorFlags, args []string, p *pushing) (*bun
 	p.opts.MissingOnly = true
 	from := &bundle.ResolveOptions{Stores: f.storeList(s.env), Policy: p.opts.Policy, Jobs: f.jobs}
 	var err error
-	if from.Additional, err = f.images(s.command); err != nil {
+	var local []bundle.LocalImage
+	if from.Additional, local, err = f.images(s); err != nil {
 		return nil, err
+	}
+	if len(local) > 0 {
+		return nil, usagef(s.command, "--additional-image oci:DIR: mirror takes images from registries; put it onto a drive with pack, or push it with another tool")
 	}
 	dest, releases, err := s.mirrorArguments(f, args)
 	if err != nil {

@@ -174,7 +174,7 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if err != nil {
 		return opts, err
 	}
-	if opts.Additional, err = f.images(s.command); err != nil {
+	if opts.Additional, opts.Local, err = f.images(s); err != nil {
 		return opts, err
 	}
 	if opts.Texts, err = f.releaseTextFlag.values(s); err != nil {
@@ -189,7 +189,7 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 	if f.only != "" {
 		return s.onlyOptions(f, args, opts)
 	}
-	if opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional) > 0 || f.adopt != ""); err != nil {
+	if opts.Releases, opts.Media, err = s.packArguments(f, args, len(opts.Additional)+len(opts.Local) > 0 || f.adopt != ""); err != nil {
 		return opts, err
 	}
 	if opts.Adopt = s.env.expandHome(f.adopt); opts.Adopt != "" && filepath.Clean(opts.Adopt) == filepath.Clean(opts.Media) {
@@ -208,7 +208,7 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 
 // onlyOptions are those of a pack of a supplement: the list, and MEDIA.
 func (s *session) onlyOptions(f *packFlags, args []string, opts bundle.PackOptions) (bundle.PackOptions, error) {
-	if len(opts.Additional) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 || len(opts.Clients) > 0 || len(opts.Tools) > 0 {
+	if len(opts.Additional)+len(opts.Local) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 || len(opts.Clients) > 0 || len(opts.Tools) > 0 {
 		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for, --refresh, --release-txt, --with-clients, --with-tool, --upgrade-from, --channel and --graph do not go with it")
 	}
 	if f.toDir != "" {
@@ -335,7 +335,7 @@ func moved(opts bundle.PackOptions) string {
 	switch {
 	case opts.Adopt == "":
 		return "fetched"
-	case len(opts.Releases) == 0 && len(opts.Additional) == 0:
+	case len(opts.Releases)+len(opts.Additional)+len(opts.Local) == 0:
 		return "taken over"
 	}
 	return "taken over or fetched"
@@ -363,6 +363,9 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 	}
 	for _, a := range opts.Additional {
 		c.say("image %s", a.String())
+	}
+	for _, l := range opts.Local {
+		c.say("image %s, from %s", l.Reference.String(), l.Dir)
 	}
 	adopted := ""
 	if opts.Adopt != "" {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"pannier/bundle"
 	"pannier/bundle/release"
 )
 
@@ -22,21 +23,38 @@ func (f *sourceFlags) flags() []cli.Flag {
 			Usage: "`ARCH` of a release given by its version alone: x86_64 (default, or $ARCHITECTURE), aarch64, ppc64le, s390x, multi; amd64 and arm64 are understood"},
 		&cli.StringSliceFlag{Name: "registry-mirror", Destination: &f.mirrors,
 			Usage: "`FROM=TO`: fetch what is named FROM, a host or a host and path, from TO instead; names keep FROM; repeatable"},
-		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable"},
+		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable; pack takes oci:DIR=REF too, an image of the OCI image layout in DIR, and carries it as REF"},
 	}
 }
 
-// images reads --additional-image.
-func (f *sourceFlags) images(command string) ([]release.Reference, error) {
-	var out []release.Reference
+// images reads --additional-image; local are those of layouts on the local disk.
+func (f *sourceFlags) images(s *session) (out []release.Reference, local []bundle.LocalImage, err error) {
+	command := s.command
 	for _, text := range f.additional.Value() {
+		if rest, ok := strings.CutPrefix(text, "oci:"); ok {
+			dir, name, _ := cutLast(rest, "=")
+			ref, err := release.ParseImageReference(name)
+			if err != nil || ref.Tag == "" || ref.Digest != "" || dir == "" {
+				return nil, nil, usagef(command, "--additional-image oci:DIR=REF takes the folder of an OCI image layout, and the name with a tag under which the image is carried, as oci:%s=registry.example/tools/pannier:1.0", orWord(dir, "DIR"))
+			}
+			local = append(local, bundle.LocalImage{Dir: s.env.expandHome(dir), Reference: ref})
+			continue
+		}
 		ref, err := release.ParseImageReference(text)
 		if err != nil {
-			return nil, usagef(command, "--additional-image: %v", err)
+			return nil, nil, usagef(command, "--additional-image: %v", err)
 		}
 		out = append(out, ref)
 	}
-	return out, nil
+	return out, local, nil
+}
+
+// cutLast is strings.Cut at the last separator; without one, all is before it.
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
 }
 
 // archNamed says who named the architecture.
