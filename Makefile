@@ -24,7 +24,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 BUILD   := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 
 .DEFAULT_GOAL := all
-.PHONY: all help fmt vet lint build demo test faults race e2e readers test-cluster fuzz bench microbench dist tidy tidy-check clean
+.PHONY: all help fmt vet lint build demo test faults race e2e readers test-cluster cluster-library cluster-command fuzz bench microbench dist tidy tidy-check clean
 
 all: fmt vet lint build ## check the format, vet, staticcheck, build bin/pannier
 
@@ -74,7 +74,12 @@ bin/conformance: testdata/readers/go.mod testdata/readers/go.sum
 	CGO_ENABLED=0 $(GO) -C testdata/readers build -trimpath -buildvcs=false -o ../../$@ github.com/opencontainers/distribution-spec/conformance
 
 test-cluster: bin/kubeplane ## apply, upgrade and preflight against a real API server (11 CPU-minutes the first time)
-	$(GO) test -tags cluster -count=1 -timeout 30m -parallel $(PARALLEL) ./apply/cluster/...
+	$(MAKE) -j2 --output-sync=target cluster-library cluster-command
+
+# Side by side: most of their time they wait for an API server.
+cluster-library:
+	$(GO) test -tags cluster -count=1 -timeout 30m ./apply/cluster/...
+cluster-command:
 	$(GO) test -tags cluster -count=1 -timeout 30m -parallel $(PARALLEL) -run '^TestCluster' ./cmd/pannier
 
 # The API server is kept by its sources outside of the tree: it takes long to build, changes
