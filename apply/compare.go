@@ -27,6 +27,9 @@ func (u *unpacker) checkSizes() {
 }
 
 func (u *unpacker) checkSize(desc ocispec.Descriptor) {
+	if u.presumed[desc.Digest] {
+		return
+	}
 	var sizes []string
 	meaning := u.sources.absent()
 	for _, d := range u.sources {
@@ -44,6 +47,10 @@ func (u *unpacker) checkSize(desc ocispec.Descriptor) {
 	}
 	if len(u.sources.healing(desc)) > 0 {
 		return // whether it can be reconstructed turns out when its turn comes
+	}
+	if u.sources.presume(desc) {
+		u.presumed[desc.Digest] = true
+		return
 	}
 	u.spoil(desc.Digest, fmt.Errorf("blob %s: %w: %s", desc.Digest, meaning, strings.Join(sizes, "; ")))
 }
@@ -77,7 +84,9 @@ func (u *unpacker) compare(ctx context.Context) error {
 	answers := map[question]bool{}
 	var ask []*image
 	for _, img := range u.images {
-		if !u.opts.CheckAll && len(img.nodes) > 0 && !slices.ContainsFunc(img.nodes, func(n bundle.Node) bool { return !img.present[n.Descriptor.Digest] }) {
+		// Of what is presumed nothing stands in.
+		presumes := slices.ContainsFunc(img.blobs, func(d ocispec.Descriptor) bool { return u.presumed[d.Digest] })
+		if !u.opts.CheckAll && !presumes && len(img.nodes) > 0 && !slices.ContainsFunc(img.nodes, func(n bundle.Node) bool { return !img.present[n.Descriptor.Digest] }) {
 			for _, d := range img.blobs {
 				answers[question{img.repo, d.Digest}] = true
 			}

@@ -183,6 +183,9 @@ func (p *blobPush) add(change func(*bundle.Event)) {
 // context's; what is wrong with the blob is noted and no error here.
 func (p *blobPush) one(ctx context.Context, b *wantedBlob) error {
 	u := p.u
+	if u.presumed[b.desc.Digest] {
+		return p.presumed(ctx, b)
+	}
 	if len(b.lacking) == 0 && u.opts.MissingOnly {
 		if b.document == "" {
 			u.count(&u.res.Skipped, b.desc.Size)

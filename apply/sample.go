@@ -23,6 +23,14 @@ func (u *unpacker) holds(ctx context.Context, repo *remote.Repository, desc ocis
 	if err != nil || !ok || !u.opts.CheckAll {
 		return ok, err
 	}
+	if u.presumed[desc.Digest] {
+		// There is nothing to compare it with but its digest: all of it is read.
+		err := content.Verify(ctx, repo, desc)
+		if isAbsent(err) || errors.Is(err, content.ErrDigest) || errors.Is(err, content.ErrSize) {
+			return false, nil
+		}
+		return err == nil, err
+	}
 	got, err := tail(ctx, repo, desc)
 	switch {
 	case isAbsent(err) || errors.Is(err, content.ErrSize):

@@ -165,6 +165,8 @@ func (s *server) checkPresent() {
 			return
 		case err == nil:
 			err = fmt.Errorf("%w: %w: %d bytes, and it must have %d", bundle.ErrDamaged, content.ErrSize, n, desc.Size)
+		case errors.Is(err, fs.ErrNotExist) && s.u.sources.presume(desc):
+			err = fmt.Errorf("%w (%s)", bundle.ErrPresumed, strings.Join(src.Contents.PresumedAt(), ", "))
 		case errors.Is(err, fs.ErrNotExist):
 			err = fmt.Errorf("%w: it is not there", src.Absent())
 		}

@@ -77,6 +77,7 @@ type UnpackResult struct {
 	Present       bundle.Totals         // read and verified, the registry had them
 	Skipped       bundle.Totals         // not read: the registry had them (MissingOnly)
 	Mounted       bundle.Totals         // not read: the registry took them over from a repository of its own (MissingOnly)
+	Presumed      bundle.Totals         // on no drive: they were presumed at the registry, which has them
 	Documents     bundle.Totals         // captured with the releases: read and verified, they stay on the drive
 	Proven        []digest.Digest       // blobs and manifests that were read and were what their digest says
 	Refused       []Refusal
@@ -109,7 +110,9 @@ type UnpackedRelease struct {
 // writes to a drive. A bad blob is not pushed, nor is anything that names it; the rest is,
 // and the error joins one error for each refusal.
 //
-// Errors: [bundle.ErrUnsealed] for what is not sealed, [bundle.ErrDamaged] for a seal that is
+// What a drive presumes at the registry is proved to be there before anything is pushed.
+//
+// Errors: [bundle.ErrPresumed] if it is not, [bundle.ErrUnsealed] for what is not sealed, [bundle.ErrDamaged] for a seal that is
 // not valid, [bundle.ErrSignature], [bundle.ErrNoRelease], content's errors for bad blobs,
 // remote's errors, [ErrNotArrived], and ctx's.
 func Unpack(ctx context.Context, opts UnpackOptions) (*UnpackResult, error) {
@@ -140,6 +143,8 @@ type unpacker struct {
 	releases []*selected // what is pushed, by tag
 	images   []*image    // in order of their tags
 
+	presumed map[digest.Digest]bool // blobs that no drive holds, and one presumes at the registry
+
 	mu   sync.Mutex
 	bad  map[digest.Digest]error // blobs and manifests that may not be pushed
 	errs []error                 // what was refused before anything was pushed
@@ -164,7 +169,7 @@ func newUnpacker(opts UnpackOptions) *unpacker {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &unpacker{
-		opts: opts, log: opts.Logger, res: &UnpackResult{}, bad: map[digest.Digest]error{},
+		opts: opts, log: opts.Logger, res: &UnpackResult{}, bad: map[digest.Digest]error{}, presumed: map[digest.Digest]bool{},
 	}
 }
 
@@ -200,6 +205,9 @@ func (u *unpacker) deliver(ctx context.Context) error {
 	u.checkSizes()
 	if err := u.compare(ctx); err != nil {
 		return err
+	}
+	if err := u.provePresumed(); err != nil {
+		return errors.Join(append(u.errs, err)...)
 	}
 	u.plan()
 	if u.opts.DryRun {

@@ -33,7 +33,7 @@ func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) e
 			}
 			ref.Digest = desc.Digest
 		}
-		if ref.Digest == d && p.trusted && !p.opts.Refresh && p.broken[tag] == nil {
+		if ref.Digest == d && p.trusted && !p.opts.Refresh && p.broken[tag] == nil && !p.lacksPresumed(map[string]bool{tag: true}) {
 			p.kept[tag] = true
 			return nil
 		}
@@ -87,7 +87,7 @@ func (p *packer) conflicts() error {
 // has none, or if that is not known.
 func (p *packer) nameAtDestination(img store.Image) string {
 	switch {
-	case img.Kind == store.KindDocuments:
+	case untagged(img.Kind):
 		return ""
 	case img.Kind == store.KindAdditional:
 		ref, err := release.ParseImageReference(img.Tag)

@@ -17,9 +17,11 @@ import (
 
 // Contents is what a bundle holds, whether read from the bbolt index or walked in the layout.
 type Contents struct {
-	Releases []store.Release // by tag
-	Images   []store.Image   // by tag
-	Records  map[digest.Digest]store.Record
+	Releases []store.Release                // by tag
+	Images   []store.Image                  // by tag
+	Records  map[digest.Digest]store.Record // blobs that are, or are to be, on the drive
+	// Presumed are blobs that images need and that the drive does not hold, since a registry does.
+	Presumed map[digest.Digest]store.Record
 
 	documents map[string][]byte // release tag and document name, joined by a slash
 	broken    []BrokenManifest
@@ -167,7 +169,7 @@ func (c *Contents) signs(img store.Image, tags map[string]bool) bool {
 // contentsFromStore reads what the bbolt index x says of idx, and refuses an index that says
 // otherwise than idx. With a nil idx, of a bundle that has no layout index yet, it is all.
 func contentsFromStore(x *store.Index, idx *ocispec.Index) (*Contents, error) {
-	c := &Contents{Records: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
+	c := &Contents{Records: map[digest.Digest]store.Record{}, Presumed: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
 	named := map[string]digest.Digest{} // tag -> digest; documents under documentsTag
 	artifacts := map[digest.Digest]bool{}
 	if idx != nil {
@@ -232,7 +234,11 @@ func contentsFromStore(x *store.Index, idx *ocispec.Index) (*Contents, error) {
 			// An image of a pack that did not finish may need it too.
 			r.Images = slices.DeleteFunc(r.Images, func(t string) bool { return !tags[t] })
 		}
-		if idx == nil || len(r.Images) > 0 {
+		switch {
+		case idx != nil && len(r.Images) == 0:
+		case r.State == store.StatePresumed:
+			c.Presumed[r.Digest] = r
+		default:
 			c.Records[r.Digest] = r
 		}
 		return nil

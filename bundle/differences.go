@@ -31,6 +31,14 @@ func (c *Contents) Differences(walked *Contents) []string {
 			differ("blob %s is not in the index", d)
 		}
 	}
+	for d, r := range c.Presumed {
+		if w, ok := walked.Presumed[d]; !ok || w.Size != r.Size || !slices.Equal(w.Images, r.Images) {
+			differ("blob %s is presumed by the index, and otherwise by the layout", d)
+		}
+	}
+	if len(walked.Presumed) != len(c.Presumed) {
+		differ("the index presumes %d blobs, and the layout %d", len(c.Presumed), len(walked.Presumed))
+	}
 	for _, img := range walked.Images {
 		i := slices.IndexFunc(c.Images, func(o store.Image) bool { return o.Tag == img.Tag })
 		if i < 0 {

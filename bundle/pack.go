@@ -63,6 +63,10 @@ type PackOptions struct {
 	// are there, whole and signed, are taken over, and no registry is asked.
 	Adopt string
 
+	// Have says what registries on the other side hold. Of what the images need the drive then
+	// gets what one of those lacks, and presumes the rest (docs/format.md, "Presumed blobs").
+	Have []Holdings
+
 	DryRun  bool         // plan only; nothing is written anywhere
 	Refresh bool         // ask again for the captured documents of sealed releases
 	Parity  parity.Share // how much parity stands for what has none yet; 0 for none
@@ -100,6 +104,7 @@ type Plan struct {
 	Path       []graph.Edge     // updates that the releases are for, in order
 	Hosts      []string         // hosts that were or will be asked
 	Parity     PlannedParity    // pack only
+	Presumed   Totals           // blobs that are not moved and not there, since a registry on the other side holds them
 }
 
 // PackResult is what [Pack] did. It is returned, as far as it came, with an error as well.
@@ -205,6 +210,9 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 		return err
 	}
 	if err := p.classify(); err != nil {
+		return err
+	}
+	if err := p.presume(); err != nil {
 		return err
 	}
 	cover, err := p.planCover(ctx)

@@ -57,6 +57,9 @@ type packer struct {
 	texts    []*givenText             // that were named
 	public   bool                     // signatures are looked for in the public stores
 
+	presumed       map[digest.Digest]*item // what images of this run need and the other side holds
+	presumedTotals Totals                  // of all that the next seal presumes
+
 	layout   *layout.Layout
 	index    *store.Index
 	work     string // folder of the index's working copy

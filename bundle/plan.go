@@ -86,6 +86,7 @@ func (p *packer) plan() (Plan, error) {
 			plan.Bytes.Transfer -= it.begun
 		}
 	}
+	plan.Presumed = p.presumedTotals
 	if p.base != nil {
 		for d, r := range p.base.Records {
 			if p.items[d] == nil && slices.ContainsFunc(r.Images, func(t string) bool { return p.kept[t] }) {

@@ -142,6 +142,8 @@ func (p *packer) layoutIndex() *ocispec.Index {
 			d.Annotations = map[string]string{ocispec.AnnotationVersion: releases[img.Release].Version}
 		case store.KindSupplement:
 			d.ArtifactType = ArtifactSupplement
+		case store.KindPresumes:
+			d.ArtifactType = ArtifactPresumes
 		default:
 			d.Annotations = map[string]string{ocispec.AnnotationRefName: tag}
 		}
@@ -182,7 +184,7 @@ func (p *packer) settle() error {
 	}
 	var keep []store.Record
 	err := p.index.Records(func(r store.Record) error {
-		if _, planned := p.items[r.Digest]; planned {
+		if p.items[r.Digest] != nil || p.presumed[r.Digest] != nil {
 			return nil
 		}
 		n := len(r.Images)
@@ -305,6 +307,11 @@ func (p *packer) cleanUp(g uint64) error {
 	}
 	for _, d := range p.orphans {
 		if err := errors.Join(p.layout.RemoveBlob(d), p.layout.RemovePartial(d)); err != nil {
+			return err
+		}
+	}
+	for d := range p.presumed { // it may have been begun before it was known to be there
+		if err := p.layout.RemovePartial(d); err != nil {
 			return err
 		}
 	}

@@ -169,6 +169,9 @@ func (p *packer) dropNotes() error {
 	var gone []digest.Digest
 	err = p.index.Records(func(rec store.Record) error {
 		known, ok := p.base.Records[rec.Digest]
+		if !ok {
+			known, ok = p.base.Presumed[rec.Digest]
+		}
 		switch {
 		case !ok:
 			gone = append(gone, rec.Digest)

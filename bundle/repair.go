@@ -225,6 +225,9 @@ func (b *Bundle) Expected(walked *Contents) map[digest.Digest]store.Record {
 		}
 		out[d] = r
 	}
+	for d := range b.Contents.Presumed { // which the list on the drive says too, unless that is damaged
+		delete(out, d)
+	}
 	return out
 }
 

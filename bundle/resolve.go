@@ -208,6 +208,10 @@ func (p *packer) keep(ctx context.Context, releaseTag string) bool {
 			return false
 		}
 	}
+	if p.lacksPresumed(tags) {
+		p.warn("%s on the drive needs blobs that were presumed at %s, and is not said to be there now; they are fetched", releaseTag, strings.Join(p.base.PresumedAt(), ", "))
+		return false
+	}
 	for tag, own := range tags {
 		p.kept[tag] = p.kept[tag] || own
 	}

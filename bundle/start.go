@@ -44,6 +44,12 @@ func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, d
 			line("    %s", d.Digest)
 		}
 	}
+	if slices.ContainsFunc(idx.Manifests, func(d ocispec.Descriptor) bool { return d.ArtifactType == ArtifactPresumes }) {
+		line("")
+		line("It does not hold all of that: what the registry on the other side was known to")
+		line("hold already was left out. \"pannier inspect .\" says which registry that is, and")
+		line("step 2 proves, before anything is pushed, that it holds the rest.")
+	}
 	startTools(line, tools)
 	line("")
 	line("What to do, with the program pannier, from the folder that this file is in:")

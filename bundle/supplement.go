@@ -32,7 +32,9 @@ const supplementLayers = 2000
 func supplementTag(d ocispec.Descriptor) string { return "supplement-" + d.Digest.Encoded() }
 
 // untagged reports whether images of a kind stand in the layout index without a name.
-func untagged(kind string) bool { return kind == store.KindDocuments || kind == store.KindSupplement }
+func untagged(kind string) bool {
+	return kind == store.KindDocuments || kind == store.KindSupplement || kind == store.KindPresumes
+}
 
 // Supplement reports whether the contents are a supplement's.
 func (c *Contents) Supplement() bool {

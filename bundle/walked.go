@@ -16,7 +16,7 @@ import (
 // ContentsFromLayout walks the layout and needs no bbolt index: what it finds is what the
 // index must say. Manifests that cannot be read are listed by [Contents.Broken].
 func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Index) (*Contents, error) {
-	c := &Contents{Records: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
+	c := &Contents{Records: map[digest.Digest]store.Record{}, Presumed: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
 	known := map[string]store.Image{}
 	for _, d := range idx.Manifests {
 		if d.ArtifactType == ArtifactSupplement && d.Annotations[ocispec.AnnotationRefName] == "" {
@@ -73,10 +73,25 @@ func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Ind
 		}
 		c.Images = append(c.Images, img)
 	}
+	var presumed *presumedDocument
+	for _, d := range idx.Manifests {
+		if d.ArtifactType == ArtifactPresumes && d.Annotations[ocispec.AnnotationRefName] == "" {
+			doc, err := c.readPresumed(ctx, f, d)
+			if err != nil {
+				return nil, err
+			}
+			if doc != nil {
+				presumed = doc
+			}
+		}
+	}
 	for d, r := range c.Records {
 		slices.Sort(r.Images)
 		r.Images = slices.Compact(r.Images)
 		c.Records[d] = r
+	}
+	if presumed != nil {
+		c.presume(presumed)
 	}
 	slices.SortFunc(c.Images, func(a, b store.Image) int { return strings.Compare(a.Tag, b.Tag) })
 	slices.SortFunc(c.Releases, func(a, b store.Release) int { return strings.Compare(a.Tag, b.Tag) })

@@ -234,9 +234,8 @@ func (c *Contents) fill(x *store.Index, sealed uint64) error {
 			return err
 		}
 	}
-	records := make([]store.Record, 0, len(c.Records))
-	for _, d := range slices.Sorted(maps.Keys(c.Records)) {
-		r := c.Records[d]
+	records := slices.Collect(maps.Values(c.Presumed))
+	for _, r := range c.Records {
 		r.Sealed = sealed
 		records = append(records, r)
 	}
@@ -318,7 +317,7 @@ func (p *packer) writePlan() error {
 		}
 		records = append(records, r)
 	}
-	return p.index.Put(records...)
+	return errors.Join(p.index.Put(records...), p.putPresumed())
 }
 
 // indexSize is the size of the working copy, in bytes.

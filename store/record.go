@@ -34,6 +34,7 @@ const (
 	StateWanted   State = "wanted"
 	StatePartial  State = "partial"
 	StateComplete State = "complete"
+	StatePresumed State = "presumed" // at a registry, and not on the drive
 )
 
 // Record is what the index says of one blob or manifest. It is the value in bucket "blobs",
@@ -57,6 +58,7 @@ const (
 	KindSignature  = "signature"  // a sigstore signature image
 	KindDocuments  = "documents"  // the artifact that carries the documents of a release
 	KindSupplement = "supplement" // an artifact that names the blobs of a supplement
+	KindPresumes   = "presumes"   // the artifact that names the presumed blobs
 )
 
 // Image is one image of the layout. It is the value in bucket "images", as JSON, under the
@@ -110,10 +112,12 @@ func (r *Record) check() error {
 		return invalid("size %d", r.Size)
 	case r.Offset < 0 || r.Offset > r.Size:
 		return invalid("offset %d of %d", r.Offset, r.Size)
-	case r.State != StateWanted && r.State != StatePartial && r.State != StateComplete:
+	case r.State != StateWanted && r.State != StatePartial && r.State != StateComplete && r.State != StatePresumed:
 		return invalid("state %.80q", string(r.State))
 	case r.State == StateComplete && r.Offset != r.Size:
 		return invalid("complete at offset %d of %d", r.Offset, r.Size)
+	case r.State == StatePresumed && r.Offset != 0:
+		return invalid("presumed, and at offset %d", r.Offset)
 	}
 	for i, ref := range r.Images {
 		if err := checkRef(ref); err != nil {
@@ -131,7 +135,7 @@ func (i *Image) check() error {
 		return err
 	}
 	switch i.Kind {
-	case KindRelease, KindComponent, KindAdditional, KindSignature, KindDocuments, KindSupplement:
+	case KindRelease, KindComponent, KindAdditional, KindSignature, KindDocuments, KindSupplement, KindPresumes:
 	default:
 		return invalid("kind %.80q", i.Kind)
 	}

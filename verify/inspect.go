@@ -80,7 +80,9 @@ type Inspection struct {
 	SealedAt         time.Time          `json:"sealedAt,omitzero"`
 	Program          string             `json:"program,omitempty"` // that sealed it
 	Notes            []string           `json:"notes,omitempty"`
-	Custody          *custody.State     `json:"custody,omitempty"` // what the custody log tells
+	Presumes         *Presumption       `json:"presumes,omitempty"`   // what it does not hold, since a registry does
+	Supplement       bool               `json:"supplement,omitempty"` // it holds what another drive has lost, and nothing else
+	Custody          *custody.State     `json:"custody,omitempty"`    // what the custody log tells
 
 	Contents []InspectedBlob `json:"-"` // the largest first
 
@@ -137,6 +139,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 			out.AdditionalImages = append(out.AdditionalImages, AdditionalImage{Reference: img.Tag, Digest: img.Descriptor.Digest.String()})
 		}
 	}
+	out.Presumes, out.Supplement = presumption(b.Contents), b.Contents.Supplement()
 	out.Contents = contentsOf(b.Contents)
 	out.Custody = custody.Look(b.Layout, nil, time.Now())
 	if err := countBlobs(b, &out.Blobs); err != nil {
@@ -219,6 +222,7 @@ func contentsOf(c *bundle.Contents) []InspectedBlob {
 				owner = map[string]string{
 					store.KindRelease: "release image", store.KindAdditional: "additional images",
 					store.KindSignature: "signatures", store.KindDocuments: "documents",
+					store.KindPresumes: "presumed blobs", store.KindSupplement: "supplement",
 				}[img.Kind]
 			}
 			if i > 0 && owner != blob.Owner {

@@ -84,6 +84,9 @@ func (a *audit) additional() {
 			}
 			a.report.Additional++
 			a.note("additional image %s (%s): no signature is checked for it", img.Tag, img.Descriptor.Digest)
+		case img.Kind == store.KindPresumes:
+			a.report.Presumes = presumption(a.b.Contents)
+			a.note("%s", a.report.Presumes)
 		case img.Kind == store.KindSupplement:
 			a.note("this is a supplement, of pieces that another drive has lost: each is taken by its digest, and no signature is checked here")
 		case a.b.Seal != nil && !releases[img.Release]:

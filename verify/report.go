@@ -1,6 +1,9 @@
 package verify
 
 import (
+	"fmt"
+	"strings"
+
 	"pannier/bundle"
 	"pannier/verify/custody"
 )
@@ -64,6 +67,25 @@ type Release struct {
 	Signature string `json:"signature"`
 }
 
+// Presumption is what images of a drive need and the drive does not hold, since the registry
+// that it was packed for is said to.
+type Presumption struct {
+	bundle.Totals
+	At []string `json:"at"` // REGISTRY/REPO
+}
+
+func (p *Presumption) String() string {
+	return fmt.Sprintf("presumes %d blobs, %d bytes, at %s: they are not on the drive; unpack proves first that they are there", p.Blobs, p.Bytes, strings.Join(p.At, ", "))
+}
+
+// presumption is nil of contents that presume nothing.
+func presumption(c *bundle.Contents) *Presumption {
+	if len(c.Presumed) == 0 {
+		return nil
+	}
+	return &Presumption{Totals: c.PresumedTotals(), At: c.PresumedAt()}
+}
+
 // Report is what an audit found; its JSON form is part of the command line's contract.
 type Report struct {
 	Status   Status    `json:"status"`
@@ -77,6 +99,8 @@ type Report struct {
 
 	Custody *custody.State `json:"custody,omitempty"` // what the custody log tells
 	Beside  *custody.State `json:"beside,omitempty"`  // what the custody log beside the drive tells
+
+	Presumes *Presumption `json:"presumes,omitempty"` // what the drive does not hold, since a registry does
 
 	// Additional counts the images of no release, for which no signature is checked.
 	Additional int `json:"-"`

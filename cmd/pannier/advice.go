@@ -192,6 +192,12 @@ var catalogue = []struct {
 		"a release signed with your own key needs --keyring FILE on both sides, since trust never travels on the drive; a missing signature can be given with --signature-store DIR; otherwise ask where this image comes from before going on",
 		rerunSame,
 	}},
+	{[]error{custody.ErrSignature}, advice{
+		"P4009", "what was carried back is not signed as it should be",
+		"a receipt or inventory was changed after it was signed, or nobody whom --trusted-signers names signed it",
+		"ask whoever wrote the file for it again, with its fingerprint (ssh-keygen -lf KEY.pub); without --have everything is packed, and nothing depends on such a file",
+		rerunSame,
+	}},
 	{[]error{bundle.ErrNoClient}, advice{
 		"P3019", "the release has no such client",
 		"the release has no clients for that platform: those for arm64 and for other systems came with later versions",
@@ -299,6 +305,12 @@ var catalogue = []struct {
 		"something else than a plain file lies where the drive's files belong; it may have been put there to mislead",
 		"do not trust this drive before it is known how it came there; pack onto an empty folder",
 		rerunSame,
+	}},
+	{[]error{bundle.ErrPresumed}, advice{
+		"P2020", "the drive presumes what is not there",
+		"the drive was packed with --have for a registry that was known to hold the rest; this is another registry or repository, or that one has lost something since (garbage collection)",
+		"\"pannier inspect MEDIA\" says what it was packed for: unpack to that, or together with an older drive that has the rest (pannier unpack MEDIA OLDER REGISTRY/REPO); else write \"pannier inventory REGISTRY/REPO\" anew and pack with --have of that, or without --have",
+		"safe, nothing was changed",
 	}},
 	{[]error{bundle.ErrIncomplete}, advice{
 		"P2012", "the folder of oc is not whole",

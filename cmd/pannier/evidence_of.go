@@ -70,6 +70,9 @@ func (e *evidence) enterPacked(ctx context.Context, opts bundle.PackOptions, r *
 		packed.Outcome = "not finished"
 	}
 	packed.Detail = fmt.Sprintf("%s fetched, %s resumed", content.SizeText(r.Moved), content.SizeText(r.Resumed))
+	if t := r.Plan.Presumed; t.Blobs > 0 {
+		packed.Detail += ", " + presumedText(t)
+	}
 	for _, rel := range r.Releases {
 		packed.Releases = append(packed.Releases, custody.Release{Release: rel.Tag, Digest: rel.Digest, Signature: rel.Signature.Status})
 	}

@@ -44,7 +44,7 @@ var codes = []struct {
 	{exitInterrupted, []error{errInterrupted}},
 	{exitUntrusted, []error{
 		content.ErrDigest, content.ErrSize, content.ErrInvalid, release.ErrPayload, release.ErrText, bundle.ErrDisagree, bundle.ErrGraphDisagrees,
-		signature.ErrUntrusted, bundle.ErrSignature, bundle.ErrDamaged, layout.ErrUnsafe, store.ErrCorrupt,
+		signature.ErrUntrusted, bundle.ErrSignature, custody.ErrSignature, bundle.ErrDamaged, layout.ErrUnsafe, store.ErrCorrupt,
 	}},
 	{exitSpace, []error{
 		layout.ErrNoSpace, custody.ErrFull, layout.ErrTooLarge, layout.ErrReadOnly,
@@ -53,7 +53,7 @@ var codes = []struct {
 	{exitAuth, []error{remote.ErrAuth, remote.ErrAuthFile}},
 	{exitCluster, []error{cluster.ErrCluster}},
 	{exitRegistry, []error{remote.ErrUnreachable, remote.ErrRefused, remote.ErrNotRegistry, remote.ErrNotFound, graph.ErrUnknown}},
-	{exitIncomplete, []error{bundle.ErrUnsealed, bundle.ErrIncomplete, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
+	{exitIncomplete, []error{bundle.ErrUnsealed, bundle.ErrIncomplete, bundle.ErrPresumed, layout.ErrGone, remote.ErrInterrupted, apply.ErrNotArrived}},
 	{exitUsage, []error{bundle.ErrNotBundle, bundle.ErrSupplement, layout.ErrNotLayout, bundle.ErrNoRelease, cluster.ErrConfig, cluster.ErrLoopback, apply.ErrElsewhere}},
 	{exitRegistry, []error{bundle.ErrNoStore, syscall.ECONNREFUSED}}, // whatever else stood beside it says more
 	{exitUntrusted, []error{syscall.EIO}}, // nothing better is known: the drive has bad places

@@ -27,7 +27,6 @@ var handled = map[string]string{
 
 	"custody.ErrAttachment":   "attach makes a usage error of it",
 	"custody.ErrEncryptedKey": "a usage error of --sign-key",
-	"custody.ErrSignature":    "the audit tells it of the custody log",
 }
 
 // props raise errors for tests only.

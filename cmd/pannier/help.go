@@ -16,6 +16,7 @@ var examples = map[string][]string{
 	"pack": {
 		"pannier pack 4.8.21 /media/usb/mirror -a pull-secret.json",
 		"pannier pack 4.8.21 4.8.22 /media/usb/mirror --for reg.example/ocp4/openshift4",
+		"pannier pack 4.8.22 /media/usb/mirror --have receipt.json",
 		"pannier pack /media/usb/pannier --adopt /media/usb/mirror",
 	},
 	"audit": {

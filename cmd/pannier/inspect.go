@@ -136,6 +136,11 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 			return err
 		}
 	}
+	if in.Supplement {
+		if err := c.print("This is a supplement: it holds pieces that another drive has lost, and no release.\n"); err != nil {
+			return err
+		}
+	}
 	for _, n := range in.Notes {
 		if err := c.print("note: %s\n", n); err != nil {
 			return err
@@ -158,6 +163,9 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 		blobs += fmt.Sprintf(", %d partial", in.Blobs.Partial)
 	}
 	rows := [][]string{{"blobs", blobs}, {"state", state}}
+	if p := in.Presumes; p != nil {
+		rows = append(rows, []string{"presumes", fmt.Sprintf("%d blobs, %s, at %s; they are not on the drive", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))})
+	}
 	if in.BundleID != "" {
 		rows = append(rows, []string{"bundle", in.BundleID})
 	}

@@ -66,15 +66,19 @@ type planDocument struct {
 	Manifests int               `json:"manifests"`
 	Tags      []string          `json:"tags"`
 	Objects   []json.RawMessage `json:"objects"`
-	Resumed   int64             `json:"resumed,omitempty"` // of bytes.present, those of downloads that had begun
-	Parity    *parityDocument   `json:"parity,omitempty"`  // of pack, unless there is nothing to cover
-	Path      []updateDocument  `json:"path,omitempty"`    // with --upgrade-from
+	Resumed   int64             `json:"resumed,omitempty"`  // of bytes.present, those of downloads that had begun
+	Parity    *parityDocument   `json:"parity,omitempty"`   // of pack, unless there is nothing to cover
+	Path      []updateDocument  `json:"path,omitempty"`     // with --upgrade-from
+	Presumed  *bundle.Totals    `json:"presumed,omitempty"` // of pack with --have
 
 	Cluster *clusterPlanDocument `json:"cluster,omitempty"` // with --apply
 }
 
 func (s *session) printPlanJSON(p bundle.Plan, c *clusterPlanDocument) error {
 	doc := planDocument{Cluster: c, Blobs: p.Blobs, Bytes: p.Bytes, Manifests: p.Manifests, Tags: p.Tags, Objects: []json.RawMessage{}, Resumed: p.Resumed, Parity: parityOf(p.Parity), Path: pathDocument(p.Path)}
+	if p.Presumed.Blobs > 0 {
+		doc.Presumed = &p.Presumed
+	}
 	if doc.Tags == nil {
 		doc.Tags = []string{}
 	}
@@ -153,6 +157,9 @@ func planText(p bundle.Plan, transfer, free string) string {
 	}
 	// Only cells that others follow take part in a column: one table keeps all rows in line.
 	rows = append(rows, []string{"manifests", fmt.Sprint(p.Manifests)}, []string{"tags", fmt.Sprint(len(p.Tags))})
+	if p.Presumed.Blobs > 0 {
+		rows = append(rows, []string{"presumed", presumedText(p.Presumed)})
+	}
 	if p.Parity.Blobs > 0 {
 		rows = append(rows, []string{"parity", fmt.Sprintf("%s, %s", content.SizeText(p.Parity.Bytes), p.Parity.Share)})
 	}
@@ -173,6 +180,11 @@ func planText(p bundle.Plan, transfer, free string) string {
 		rows = append(rows, []string{free, space})
 	}
 	return pathText(p.Path) + table(rows) + beyondText(p.Parity)
+}
+
+// presumedText tells of blobs that are left out of a drive.
+func presumedText(t bundle.Totals) string {
+	return fmt.Sprintf("%s, %s, that the other side holds", plural(t.Blobs, "blob", "blobs"), content.SizeText(t.Bytes))
 }
 
 // beyondText names the blobs that are too large to be healed if all of one is lost; the
@@ -248,7 +260,7 @@ func packResult(r *bundle.PackResult) map[string]any {
 	}
 	return map[string]any{
 		"sealed": r.Sealed, "unchanged": r.Unchanged, "bundleID": r.BundleID, "blobs": r.Blobs, "manifests": r.Manifests, "bytes": r.Bytes,
-		"fetched": r.Moved, "resumed": r.Resumed, "adopted": r.Adopted, "releases": releases,
+		"fetched": r.Moved, "resumed": r.Resumed, "adopted": r.Adopted, "presumed": r.Plan.Presumed, "releases": releases,
 	}
 }
 
@@ -261,7 +273,7 @@ func unpackResult(r *apply.UnpackResult) map[string]any {
 		})
 	}
 	return map[string]any{
-		"pushed": r.Pushed, "present": r.Present, "skipped": r.Skipped, "documents": r.Documents,
+		"pushed": r.Pushed, "present": r.Present, "skipped": r.Skipped, "presumed": r.Presumed, "documents": r.Documents,
 		"refused": len(r.Refused), "objects": len(r.Objects), "releases": releases,
 	}
 }

@@ -41,6 +41,8 @@ type packFlags struct {
 	prefix  string
 	parity  string
 	adopt   string
+	have    cli.StringSlice
+	signers string
 }
 
 func (s *session) packCommand() *cli.Command {
@@ -60,6 +62,10 @@ func (s *session) packCommand() *cli.Command {
 			Usage: "read and hash what is on the drive already, too, and fetch again what is bad"},
 		&cli.StringFlag{Name: "only", Destination: &f.only, TakesFile: true,
 			Usage: "make a supplement of what the refetch list `FILE` names, which \"pannier audit --refetch-list\" wrote; no RELEASE then"},
+		&cli.StringSliceFlag{Name: "have", Destination: &f.have, TakesFile: true,
+			Usage: "pack only what the registry on the other side lacks, by the receipt or inventory in `FILE`; the drive then is for that registry; repeatable"},
+		&cli.StringFlag{Name: "trusted-signers", Destination: &f.signers, TakesFile: true,
+			Usage: "with --have: each must be signed by somebody that `FILE` names, in the format of ssh-keygen's allowed_signers"},
 		&cli.StringFlag{Name: "additional-prefix", Destination: &f.prefix,
 			Usage: "`PATH` that stands before the path of additional images at the destination"},
 		&cli.StringFlag{Name: "parity", Destination: &f.parity,
@@ -119,6 +125,9 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) (err er
 	}
 	defer func() { err = evidence.finish(ctx, err) }()
 	opts.Progress = evidence.progress(opts.Progress)
+	if opts.Have, err = s.holdings(f); err != nil {
+		return err
+	}
 
 	warned := 0 // warnings that were printed with the plan
 	if !opts.DryRun {
@@ -208,8 +217,8 @@ func (s *session) packOptions(f *packFlags, args []string) (bundle.PackOptions, 
 
 // onlyOptions are those of a pack of a supplement: the list, and MEDIA.
 func (s *session) onlyOptions(f *packFlags, args []string, opts bundle.PackOptions) (bundle.PackOptions, error) {
-	if len(opts.Additional)+len(opts.Local) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 || len(opts.Clients) > 0 || len(opts.Tools) > 0 {
-		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --additional-image, --for, --refresh, --release-txt, --with-clients, --with-tool, --upgrade-from, --channel and --graph do not go with it")
+	if len(f.have.Value()) > 0 || len(opts.Additional)+len(opts.Local) > 0 || f.refresh || f.dest != "" || opts.Texts != nil || f.from != "" || f.channel != "" || len(f.graphs.Value()) > 0 || len(opts.Clients) > 0 || len(opts.Tools) > 0 {
+		return opts, usagef(s.command, "--only makes a supplement, which holds no images: --have, --additional-image, --for, --refresh, --release-txt, --with-clients, --with-tool, --upgrade-from, --channel and --graph do not go with it")
 	}
 	if f.toDir != "" {
 		args = append([]string{f.toDir}, args...)
@@ -375,6 +384,9 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 		{"on the drive", fmt.Sprintf("%d blobs + %d manifests, %s", r.Blobs-r.Manifests, r.Manifests, content.SizeText(r.Bytes))},
 		{"this run", adopted + fmt.Sprintf("%s fetched, %s resumed, %s there before", content.SizeText(r.Moved), content.SizeText(r.Resumed), content.SizeText(r.Plan.Bytes.Present-r.Plan.Resumed))},
 	}
+	if r.Plan.Presumed.Blobs > 0 {
+		rows = append(rows, []string{"presumed", presumedText(r.Plan.Presumed)})
+	}
 	if r.ReadBack.Method != "" && r.ReadBack.Blobs > 0 {
 		rows = append(rows, []string{"read back", fmt.Sprintf("%d blobs and manifests, %s, past the cache by: %s", r.ReadBack.Blobs, content.SizeText(r.ReadBack.Bytes), r.ReadBack.Method)})
 	}
@@ -418,8 +430,11 @@ func nextCommand(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult) (c
 		words = append(words, "--additional-prefix", f.prefix)
 	}
 	dest := "REGISTRY/REPO"
-	if r.Destination != nil {
+	switch {
+	case r.Destination != nil:
 		dest = r.Destination.String()
+	case len(opts.Have) > 0 && r.Plan.Presumed.Blobs > 0:
+		dest = opts.Have[0].Registry.String()
 	}
 	return commandLine(append(words, dest)...), note
 }

@@ -191,6 +191,9 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 	if opts.MissingOnly || r.Skipped.Blobs > 0 {
 		rows = append(rows, []string{"skipped", fmt.Sprintf("%d blobs, %s", r.Skipped.Blobs, content.SizeText(r.Skipped.Bytes)), "not read: the registry has them"})
 	}
+	if r.Presumed.Blobs > 0 {
+		rows = append(rows, []string{"presumed", fmt.Sprintf("%d blobs, %s", r.Presumed.Blobs, content.SizeText(r.Presumed.Bytes)), "on no drive; the registry was asked for each, and has it"})
+	}
 	if r.Documents.Blobs > 0 {
 		rows = append(rows, []string{"documents", fmt.Sprintf("%d blobs, %s", r.Documents.Blobs, content.SizeText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
 	}
@@ -204,7 +207,7 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 		}
 		rows = append(rows, []string{"contacted", contact.Host, contact.Why + ", " + via})
 	}
-	if moved := r.Pushed.Blobs + r.Mounted.Blobs + r.Present.Blobs + r.Skipped.Blobs + r.Documents.Blobs; failure == nil || moved > 0 || len(r.Refused) > 0 {
+	if moved := r.Pushed.Blobs + r.Mounted.Blobs + r.Present.Blobs + r.Skipped.Blobs + r.Presumed.Blobs + r.Documents.Blobs; failure == nil || moved > 0 || len(r.Refused) > 0 {
 		c.say("%s", trusted(table(rows)))
 	}
 	s.sayReleases(r)

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"pannier/apply"
+	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
 	"pannier/bundle/remote"
@@ -137,6 +138,50 @@ func (s *session) clusterSeen(ctx context.Context, f *unpackFlags, p *pushing) *
 		return nil
 	}
 	return &custody.ReceiptCluster{Version: version}
+}
+
+// holdings reads the files of pack --have.
+func (s *session) holdings(f *packFlags) ([]bundle.Holdings, error) {
+	names := f.have.Value()
+	if f.signers != "" && len(names) == 0 {
+		return nil, usagef(s.command, "--trusted-signers goes with --have: of a drive, audit asks for them")
+	}
+	trusted, err := s.trustedSigners(f.signers)
+	if err != nil {
+		return nil, err
+	}
+	var out []bundle.Holdings
+	for _, name := range names {
+		if err := s.env.checkNamed("--have", name); err != nil {
+			return nil, usagef(s.command, "%v", err)
+		}
+		raw, err := readFile(s.env.expandHome(name), custody.MaxReceipt)
+		if err != nil {
+			return nil, err
+		}
+		r, signer, err := custody.ParseReceipt(raw)
+		switch {
+		case errors.Is(err, content.ErrInvalid):
+			return nil, usagef(s.command, "--have %s: %v; it takes what \"pannier unpack --receipt FILE\" or \"pannier inventory\" wrote", name, err)
+		case err != nil:
+			return nil, fmt.Errorf("--have %s: %w", name, err)
+		}
+		by, ok := trusted.Name(signer, time.Now())
+		switch {
+		case trusted != nil && !ok && signer == nil:
+			return nil, fmt.Errorf("--have %s: %w: nobody signed it", name, custody.ErrSignature)
+		case trusted != nil && !ok:
+			return nil, fmt.Errorf("--have %s: %w: nobody vouches for the key %s", name, custody.ErrSignature, signer.Fingerprint)
+		case signer == nil:
+			by = "nobody"
+		case !ok:
+			by = "the key " + signer.Fingerprint + ", which nobody vouches for"
+		}
+		t := r.Totals()
+		s.console.prose("%s: %s holds %d blobs, %s, as of %s; signed by %s", name, r.Registry, t.Blobs, content.SizeText(t.Bytes), r.Time.UTC().Format(time.DateTime)+" UTC", by)
+		out = append(out, r.Holdings())
+	}
+	return out, nil
 }
 
 type inventoryFlags struct {

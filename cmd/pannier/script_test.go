@@ -258,7 +258,7 @@ func startRegistry(ts *testscript.TestScript, name string, opts sample.RegistryO
 //	fault NAME dead-after=N         after N blobs every connection is cut
 //	fault NAME corrupt=SUFFIX       a byte of blobs whose digest ends so is changed
 //	fault NAME corrupt-in=REPO      the same of blobs of that repository
-//	fault NAME lost=DIGEST          that blob is not there
+//	fault NAME lost                 no blob is there
 //	fault NAME refuse               pushes are refused, for good
 //	fault NAME none
 func cmdFault(ts *testscript.TestScript, neg bool, args []string) {
@@ -311,7 +311,7 @@ func (r *scriptRegistry) wrap(next http.Handler) http.Handler {
 			http.Error(w, `{"errors":[{"code":"NAME_INVALID","message":"no such project"}]}`, http.StatusBadRequest)
 			return
 		}
-		if d, ok := faults["lost"]; ok && strings.HasSuffix(req.URL.Path, "/blobs/"+d) {
+		if _, ok := faults["lost"]; ok && strings.Contains(req.URL.Path, "/blobs/sha256:") {
 			http.Error(w, `{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown"}]}`, http.StatusNotFound)
 			return
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/release"
 	"pannier/verify"
 )
@@ -161,6 +162,9 @@ func vouched(r *verify.Report) string {
 		text = ". NOT verified, and accepted only because of --signature-policy warn: " + strings.Join(accepted, ", ") + "."
 	case len(r.Releases) == 0:
 		text = ". There is no release on it."
+	}
+	if p := r.Presumes; p != nil {
+		text += fmt.Sprintf(" It is not all that its images need: %d blobs, %s, are presumed at %s, and unpack proves first that they are there.", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))
 	}
 	if r.Additional > 0 {
 		text += fmt.Sprintf(" No signature is checked for additional images, of which there are %d.", r.Additional)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
-	"pannier/store"
 )
 
 // Limits of a receipt (docs/format.md, "Receipts and inventories").
@@ -76,29 +74,9 @@ type ReceiptRelease struct {
 
 // Held is what one repository holds. Each list is sorted by digest.
 type Held struct {
-	Repository string  `json:"repository"` // "registry.example:5000/ocp4/openshift4"
-	Manifests  []Sized `json:"manifests"`
-	Blobs      []Sized `json:"blobs"`
-}
-
-// Sized is a blob or manifest with its size in bytes; in JSON a text, "sha256:… 123".
-type Sized struct {
-	Digest digest.Digest
-	Size   int64
-}
-
-// MarshalText makes the text of it.
-func (s Sized) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%s %d", s.Digest, s.Size), nil }
-
-// UnmarshalText reads the text of it.
-func (s *Sized) UnmarshalText(text []byte) error {
-	d, size, _ := strings.Cut(string(text), " ")
-	n, err := strconv.ParseInt(size, 10, 64)
-	if err != nil || n < 0 || n > store.MaxBlob || strconv.FormatInt(n, 10) != size {
-		return fmt.Errorf("%.100q has no size", text)
-	}
-	s.Digest, s.Size = digest.Digest(d), n
-	return content.CheckDigest(s.Digest)
+	Repository string         `json:"repository"` // "registry.example:5000/ocp4/openshift4"
+	Manifests  []bundle.Sized `json:"manifests"`
+	Blobs      []bundle.Sized `json:"blobs"`
 }
 
 // HeldOf lists what a repository holds: its manifests and its blobs, in any order, some perhaps
@@ -107,13 +85,12 @@ func HeldOf(repository string, manifests, blobs []ocispec.Descriptor) Held {
 	return Held{Repository: repository, Manifests: sized(manifests), Blobs: sized(blobs)}
 }
 
-func sized(descs []ocispec.Descriptor) []Sized {
-	out := make([]Sized, len(descs))
+func sized(descs []ocispec.Descriptor) []bundle.Sized {
+	out := make([]bundle.Sized, len(descs))
 	for i, d := range descs {
-		out[i] = Sized{d.Digest, d.Size}
+		out[i] = bundle.Sized{Digest: d.Digest, Size: d.Size}
 	}
-	slices.SortFunc(out, func(a, b Sized) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
-	return slices.CompactFunc(out, func(a, b Sized) bool { return a.Digest == b.Digest })
+	return bundle.SortSized(out)
 }
 
 // Totals counts the blobs of all repositories, without manifests, each as often as it is held.
@@ -274,14 +251,12 @@ func (r *Receipt) checkHeld() error {
 			return invalidReceipt("repository %.80q is none, or stands twice", h.Repository)
 		}
 		seen[h.Repository] = true
-		for _, list := range [][]Sized{h.Manifests, h.Blobs} {
+		for _, list := range [][]bundle.Sized{h.Manifests, h.Blobs} {
 			if total += len(list); total > maxReceiptBlobs {
 				return invalidReceipt("more than %d blobs and manifests", maxReceiptBlobs)
 			}
-			for i, b := range list {
-				if i > 0 && b.Digest <= list[i-1].Digest {
-					return invalidReceipt("%s: %s stands twice, or out of order", h.Repository, b.Digest)
-				}
+			if err := bundle.CheckSized(list); err != nil {
+				return invalidReceipt("%s: %w", h.Repository, err)
 			}
 		}
 	}
