@@ -247,7 +247,7 @@ func reportDocument(r *verify.Report) *verify.Report {
 func (s *session) printReport(media string, trust []string, r *verify.Report, all bool) error {
 	c := s.console
 	for _, rel := range r.Releases {
-		if err := c.print("release %s, %d images, signature %s\n    %s\n", rel.Version+" "+rel.Arch, rel.Images, rel.Signature, rel.Digest); err != nil {
+		if err := c.tell("release %s, %d images, signature %s\n    %s\n", rel.Version+" "+rel.Arch, rel.Images, rel.Signature, rel.Digest); err != nil {
 			return err
 		}
 	}
@@ -255,21 +255,21 @@ func (s *session) printReport(media string, trust []string, r *verify.Report, al
 	if r.Blobs.Partial > 0 {
 		blobs += fmt.Sprintf(", %d partial", r.Blobs.Partial)
 	}
-	if err := c.print("%s\n%s", blobs, trusted(findingsText(r.Findings, all))); err != nil {
+	if err := c.tell("%s\n%s", blobs, trusted(findingsText(r.Findings, all))); err != nil {
 		return err
 	}
 	if list, _ := r.Refetch(); list != nil && len(list.Blobs) > 0 {
-		if err := c.print("beyond what is on the drive: %d blobs, %s\n", len(list.Blobs), content.SizeText(list.Bytes())); err != nil {
+		if err := c.tell("beyond what is on the drive: %d blobs, %s\n", len(list.Blobs), content.SizeText(list.Bytes())); err != nil {
 			return err
 		}
 	}
 	for _, n := range r.Notes {
-		if err := c.print("note: %s\n", n); err != nil {
+		if err := c.tell("note: %s\n", n); err != nil {
 			return err
 		}
 	}
 	v := auditVerdict(media, trust, r)
-	return c.print("%s is %s: %s. %s\n", v.subject, v.word, countText(r.Findings), v.sentence())
+	return c.tell("%s is %s: %s. %s\n", v.subject, v.word, countText(r.Findings), v.sentence())
 }
 
 // findingsText renders findings, with a few of each kind for all: what has not been fetched

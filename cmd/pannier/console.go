@@ -17,8 +17,11 @@ import (
 // cursor, recolour a terminal or answer to it.
 type console struct {
 	stdout io.Writer
-	color  bool   // messages may be coloured
-	width  int    // of the terminal that messages go to; 0 if they go elsewhere
+	color  bool // messages may be coloured
+	width  int  // of the terminal that messages go to; 0 if they go elsewhere
+
+	outWidth int // the same of stdout
+
 	name   string // by which the program was called, "oc pannier"
 	events bool   // stderr is a stream of JSON, one event a line
 	// journal takes down what is said, beside showing it; nil is silent.
@@ -108,20 +111,28 @@ func (c *console) prose(format string, args ...any) {
 // fold wraps lines that are longer than the terminal is wide; what continues a line is
 // indented a little more than that line is.
 func (c *console) fold(text string) string {
-	if c.width == 0 || c.events {
+	if c.events {
+		return text
+	}
+	return foldTo(c.width, text)
+}
+
+// foldTo wraps what is longer than width, if that is known.
+func foldTo(width int, text string) string {
+	if width == 0 {
 		return text
 	}
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
-		if utf8.RuneCountInString(line) <= c.width {
+		if utf8.RuneCountInString(line) <= width {
 			continue
 		}
 		indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
 		rest := indent
-		if indent != "" || strings.Contains(line, "error P") || strings.Contains(line, "warning:") {
+		if indent != "" || strings.Contains(line, "error P") || strings.Contains(line, "warning:") || strings.HasPrefix(line, "note: ") {
 			rest += "  "
 		}
-		lines[i] = strings.TrimSuffix(fill(line, indent, rest, c.width), "\n")
+		lines[i] = strings.TrimSuffix(fill(line, indent, rest, width), "\n")
 	}
 	return strings.Join(lines, "\n")
 }
@@ -150,6 +161,12 @@ func (c *console) home() string {
 // print prints text to stdout. Text of the arguments is made printable.
 func (c *console) print(format string, args ...any) error {
 	_, err := fmt.Fprintf(c.stdout, format, clean(args)...)
+	return err
+}
+
+// tell is print of sentences, which are wrapped where stdout is a terminal.
+func (c *console) tell(format string, args ...any) error {
+	_, err := io.WriteString(c.stdout, foldTo(c.outWidth, fmt.Sprintf(format, clean(args)...)))
 	return err
 }
 

@@ -58,6 +58,19 @@ func TestConsoleNeverPrintsEscapes(t *testing.T) {
 	}
 }
 
+// What the buffers of a system swallow in the first moment is not the rate of a slow registry.
+func TestMeterBurst(t *testing.T) {
+	start := time.Unix(0, 0)
+	m := newMeter(bundle.Event{Phase: bundle.PhasePush, Total: 100 << 20}, start)
+	for i := int64(1); i <= 6; i++ {
+		m.update(bundle.Event{Phase: bundle.PhasePush, Total: 100 << 20, Done: (20 + i) << 20})
+		m.tick(start.Add(time.Duration(i) * time.Second))
+	}
+	if left, ok := m.left(); !ok || left < 15*time.Second {
+		t.Errorf("%s left of 74 MiB, at a MiB a second after the first moment", left)
+	}
+}
+
 func TestMeter(t *testing.T) {
 	start := time.Unix(0, 0)
 	m := newMeter(bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 30, Reused: 256 << 20, TotalBlobs: 10}, start)

@@ -52,7 +52,7 @@ type session struct {
 func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdout, stderr io.Writer) int {
 	c := &console{
 		stdout: stdout, stderr: stderr,
-		width: terminalWidth(stderr, env), name: programName(argv[0]),
+		width: terminalWidth(stderr, env), outWidth: terminalWidth(stdout, env), name: programName(argv[0]),
 	}
 	c.color = env("NO_COLOR") == "" && c.width > 0
 	s := &session{argv: argv, env: env, stdin: stdin, console: c, log: slog.New(slog.DiscardHandler), quit: os.Exit}

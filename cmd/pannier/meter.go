@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -53,13 +54,11 @@ func (m *meter) tick(now time.Time) {
 	if passed < 0.5 {
 		return
 	}
+	// At first the mean since the beginning, so that what buffers swallow in the first moment
+	// is not taken for the rate; then smoothed over about ten seconds.
 	current := float64(m.last.Done-m.done) / passed
-	if m.rate == 0 {
-		m.rate = current
-	} else {
-		weight := min(passed/10, 1)
-		m.rate += weight * (current - m.rate)
-	}
+	weight := passed / min(10, max(passed, now.Sub(m.started).Seconds()))
+	m.rate += min(weight, 1) * (current - m.rate)
 	m.sampled, m.done = now, m.last.Done
 }
 
@@ -75,7 +74,7 @@ func (m *meter) left() (time.Duration, bool) {
 	if seconds > 1000*3600 {
 		return 0, false
 	}
-	return time.Duration(seconds * float64(time.Second)).Round(time.Second), true
+	return time.Duration(math.Ceil(seconds)) * time.Second, true
 }
 
 func (m *meter) percent() int {

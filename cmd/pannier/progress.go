@@ -289,7 +289,9 @@ func (v *barView) begin(m *meter) {
 	if m.last.Total == 0 {
 		style = mpb.NopStyle() // a phase without bytes has nothing to fill
 	}
-	b.bar = v.bars.New(m.last.Total, style,
+	// Made without a total, or the bar would take itself for done, and be drawn no more, as soon
+	// as it is full: what comes of the phase is not known then.
+	b.bar = v.bars.New(0, style,
 		mpb.BarWidth(v.width),
 		mpb.PrependDecorators(decor.Name(m.last.Phase, decor.WCSyncSpaceR)),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string {
@@ -298,6 +300,7 @@ func (v *barView) begin(m *meter) {
 			return " " + b.text
 		})),
 	)
+	b.bar.SetTotal(m.last.Total, false)
 	v.drawn[m] = b
 }
 

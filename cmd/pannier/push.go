@@ -183,7 +183,11 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 		{"pushed", fmt.Sprintf("%d blobs, %s", r.Pushed.Blobs, content.SizeText(r.Pushed.Bytes)), "read, verified and pushed"},
 	}
 	if !opts.MissingOnly || r.Present.Blobs > 0 {
-		rows = append(rows, []string{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, content.SizeText(r.Present.Bytes)), presentText(opts.CheckAll)})
+		row := []string{"there already", fmt.Sprintf("%d blobs, %s", r.Present.Blobs, content.SizeText(r.Present.Bytes))}
+		if r.Present.Blobs > 0 {
+			row = append(row, presentText(opts.CheckAll))
+		}
+		rows = append(rows, row)
 	}
 	if r.Mounted.Blobs > 0 {
 		rows = append(rows, []string{"mounted", fmt.Sprintf("%d blobs, %s", r.Mounted.Blobs, content.SizeText(r.Mounted.Bytes)), "not read: the registry took them over from a repository of its own"})
@@ -223,9 +227,9 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 // presentText says what is known of blobs that the registry had.
 func presentText(checkAll bool) string {
 	if checkAll {
-		return "read and verified, not pushed; the registry was asked for each"
+		return "read and verified; the registry was asked for each"
 	}
-	return "read and verified, not pushed; it was asked for manifests only, --check-all asks for every blob"
+	return "read and verified; --check-all asks the registry for each"
 }
 
 func (s *session) sayReleases(r *apply.UnpackResult) {
