@@ -213,6 +213,7 @@ func (t *transfer) adopted(ctx context.Context, it *item) (content.Slices, bool,
 		return nil, false, nil
 	}
 	var read error // what went wrong there, and not on the drive
+	c := t.counter(it, &t.adoptedBytes)
 	got, err := t.p.layout.Ingest(ctx, it.desc, func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 		rc, err := src.Blobs.Fetch(ctx, it.desc, offset)
 		if err != nil {
@@ -220,14 +221,9 @@ func (t *transfer) adopted(ctx context.Context, it *item) (content.Slices, bool,
 			return nil, err
 		}
 		return &adoptReader{rc, &read}, nil
-	}, func(n int64) {
-		t.adoptedBytes.Add(n)
-		t.add(func(e *Event) { e.Done += n })
-	})
+	}, c.add)
 	if err == nil {
-		t.adoptedBytes.Add(-got.Resumed)
-		t.resumed.Add(got.Resumed)
-		t.add(func(e *Event) { e.Done -= got.Resumed; e.Reused += got.Resumed; e.Blobs++ })
+		c.done(got)
 		return got.Slices, true, src.Feel(nil)
 	}
 	if ctx.Err() != nil {

@@ -586,8 +586,16 @@ func TestPackPlansTheRestOfADownload(t *testing.T) {
 	if plan.Blobs != before.Blobs {
 		t.Errorf("blobs: %+v, before %+v", plan.Blobs, before.Blobs)
 	}
-	if res := o.Pack(media, "4.8.22"); res.Resumed != n {
-		t.Errorf("%d bytes were resumed, %d were there", res.Resumed, n)
+	most, last := int64(0), bundle.Event{}
+	opts.DryRun = false
+	opts.Progress = func(e bundle.Event) {
+		if e.Phase == bundle.PhaseDownload {
+			most, last = max(most, e.Done), e
+		}
+	}
+	opts.Jobs = 1
+	if res := trip.Pack(t, opts); res.Resumed != n || most != res.Moved || last.Done != res.Moved || last.Done+last.Reused != last.Total {
+		t.Errorf("%d bytes were resumed, %d were there; %d were moved, at most %d were shown as moved, last %+v", res.Resumed, n, res.Moved, most, last)
 	}
 	trip.Whole(t, media)
 }

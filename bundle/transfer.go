@@ -161,21 +161,53 @@ func (t *transfer) one(ctx context.Context, it *item) (content.Slices, error) {
 		return sums, err
 	}
 	var got layout.Ingested
+	c := t.counter(it, &t.moved)
 	err := again(func() (err error) {
-		got, err = l.Ingest(ctx, it.desc, it.fetch, func(n int64) {
-			t.moved.Add(n)
-			t.add(func(e *Event) { e.Done += n })
-		})
+		got, err = l.Ingest(ctx, it.desc, it.fetch, c.add)
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", someTags(it.tags), err)
 	}
-	// The progress of an ingest counts what it hashed again too.
-	t.moved.Add(-got.Resumed)
-	t.resumed.Add(got.Resumed)
-	t.add(func(e *Event) { e.Done -= got.Resumed; e.Reused += got.Resumed; e.Blobs++ })
+	c.done(got)
 	return got.Slices, nil
+}
+
+// counter tells, while a blob is brought into place, the bytes that were moved from those of an
+// earlier download that are only hashed again: these come first.
+type counter struct {
+	t     *transfer
+	moved *atomic.Int64
+	ahead int64 // bytes of the partial file that were not met yet
+	taken int64 // bytes of it that were
+}
+
+func (t *transfer) counter(it *item, moved *atomic.Int64) *counter {
+	return &counter{t: t, moved: moved, ahead: it.begun}
+}
+
+// add is the progress of an ingest, which takes back what it gives up.
+func (c *counter) add(n int64) {
+	again := min(n, c.ahead)
+	c.ahead -= again
+	if n < 0 { // all is to come from its beginning now
+		again, c.ahead = -min(-n, c.taken), 0
+	}
+	c.count(again, n-again)
+}
+
+func (c *counter) count(again, moved int64) {
+	c.taken += again
+	c.moved.Add(moved)
+	c.t.add(func(e *Event) { e.Reused += again; e.Done += moved })
+}
+
+// done settles what was really taken over.
+func (c *counter) done(got layout.Ingested) {
+	differ := got.Resumed - c.taken
+	c.count(differ, -differ)
+	c.t.resumed.Add(got.Resumed)
+	c.t.add(func(e *Event) { e.Blobs++ })
 }
 
 // giveWay removes what stands damaged under a blob's name, but only if the drive has no room for
