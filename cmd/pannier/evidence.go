@@ -369,6 +369,12 @@ func (e *evidence) vouched() {
 			}
 		}
 	}
+	for _, rel := range r.Carried() {
+		releases++
+		if rel.Signature != bundle.SignatureVerified {
+			unsigned = append(unsigned, rel.Release)
+		}
+	}
 	switch {
 	case len(unsigned) > 0:
 		r.Verdict.Vouched = "Nobody trusted vouches for " + strings.Join(unsigned, ", ") + "."

@@ -28,6 +28,9 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 	}
 	rep := &e.report
 	rep.Notes = append(rep.Notes, r.Warnings...)
+	if t := r.Plan.Presumed; t.Blobs > 0 {
+		rep.Notes = append(rep.Notes, "the drive presumes "+presumedText(t))
+	}
 	e.cell = func(drive *verify.Inspection, blob verify.InspectedBlob) string {
 		switch {
 		case !blob.Complete:
@@ -192,7 +195,7 @@ func selects(selection []string, tag string) bool {
 	return slices.ContainsFunc(selection, func(s string) bool { return s == tag || strings.HasPrefix(tag, s+"-") })
 }
 
-// unpacked takes in what an unpack did.
+// unpacked takes in what an unpack or a mirror did.
 func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, failure error) {
 	if r == nil || opts.DryRun {
 		return
@@ -216,7 +219,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 		return custody.CellKept
 	}
 	rep.Notes = append(rep.Notes, r.Warnings...)
-	d := &custody.Delivery{Registry: opts.Destination.String(), Pushed: r.Pushed, Mounted: r.Mounted, Present: r.Present, Skipped: r.Skipped, Documents: r.Documents, Refused: len(r.Refused)}
+	d := &custody.Delivery{Registry: opts.Destination.String(), Pushed: r.Pushed, Mounted: r.Mounted, Present: r.Present, Skipped: r.Skipped, Presumed: r.Presumed, Documents: r.Documents, Refused: len(r.Refused)}
 	for _, o := range r.Objects {
 		d.Objects = append(d.Objects, fmt.Sprintf("%s %s", o.Kind, o.Name))
 	}
@@ -229,16 +232,22 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 	}
 	rep.Delivery = d
 	read := r.Pushed.Blobs + r.Present.Blobs + r.Documents.Blobs
-	rep.Checks = append(rep.Checks, custody.Check{What: "blobs read from the drive and hashed while they passed", How: "SHA-256; a bad one is never committed at the registry",
+	from := "the drive"
+	if len(opts.Media) == 0 {
+		from = "their registries"
+	}
+	rep.Checks = append(rep.Checks, custody.Check{What: "blobs read from " + from + " and hashed while they passed", How: "SHA-256; a bad one is never committed at the registry",
 		Result: fmt.Sprintf("%d blobs, %s", read, content.SizeText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
 	left := 0
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: "against keys that do not come from the drive", Result: rel.Signature.Status})
-		if !rel.Complete {
+		one := custody.DeliveredRelease{Release: rel.Tag, Digest: rel.Digest, Signature: rel.Signature.Status, Key: rel.Signature.Key, Fingerprint: rel.Signature.Fingerprint}
+		if rel.Complete {
+			one.Delivered, e.images[rel.Tag] = rel.Image, rel.Image
+		} else {
 			left++
-			continue
 		}
-		e.images[rel.Tag] = rel.Image
+		d.Releases = append(d.Releases, one)
 	}
 	if failure != nil {
 		if len(r.Refused) > 0 {
@@ -246,7 +255,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 		}
 		return
 	}
-	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Delivered", Sentence: fmt.Sprintf("Everything that was selected is at the registry: %d blobs were pushed, %d were there.", r.Pushed.Blobs, r.Mounted.Blobs+r.Present.Blobs+r.Skipped.Blobs)}
+	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Delivered", Sentence: fmt.Sprintf("Everything that was selected is at the registry: %d blobs were pushed, %d were there.", r.Pushed.Blobs, r.Mounted.Blobs+r.Present.Blobs+r.Skipped.Blobs+r.Presumed.Blobs)}
 	if len(r.Objects) > 0 && left == 0 {
 		rep.Verdict.ToDo = []string{"Apply the cluster objects, if that has not been done, then ask the cluster for the release: pannier apply, pannier upgrade."}
 	}

@@ -15,11 +15,12 @@ import (
 type mirrorFlags struct {
 	pushFlags
 	sourceFlags
+	reportFlags
 }
 
 func (s *session) mirrorCommand() *cli.Command {
 	f := &mirrorFlags{}
-	flags := append(f.sourceFlags.flags(),
+	flags := append(append(f.sourceFlags.flags(), f.reportFlags.flags()...),
 		f.pushFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
 	return &cli.Command{
 		Name: "mirror", Usage: "put releases into a registry without a drive: registry -> registry [-> cluster]", ArgsUsage: "RELEASE... REGISTRY/REPO",
@@ -33,7 +34,7 @@ func (s *session) mirrorCommand() *cli.Command {
 	}
 }
 
-func (s *session) mirror(ctx context.Context, f *mirrorFlags, args []string) error {
+func (s *session) mirror(ctx context.Context, f *mirrorFlags, args []string) (err error) {
 	p := &pushing{}
 	from, err := s.mirrorOptions(f, args, p)
 	if err != nil {
@@ -52,6 +53,11 @@ func (s *session) mirror(ctx context.Context, f *mirrorFlags, args []string) err
 	if from.Client, err = remote.New(source); err != nil {
 		return err
 	}
+	if p.evidence, err = s.evidence(&f.reportFlags, opts.DryRun, opts.Signatures); err != nil {
+		return err
+	}
+	defer func() { err = p.evidence.finish(ctx, err) }()
+	opts.Progress = p.evidence.progress(opts.Progress)
 	from.Signatures, from.Progress, from.Logger = opts.Signatures, opts.Progress, s.log
 	opts.Planned = func(r *apply.UnpackResult) {
 		s.saving()

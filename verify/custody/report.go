@@ -152,10 +152,23 @@ type Delivery struct {
 	Mounted   bundle.Totals `json:"mounted"` // taken over by the registry from a repository of its own, not read
 	Present   bundle.Totals `json:"present"`
 	Skipped   bundle.Totals `json:"skipped"`
+	Presumed  bundle.Totals `json:"presumed"` // on no drive, and there
 	Documents bundle.Totals `json:"documents"`
 	Refused   int           `json:"refused"`
 	Objects   []string      `json:"objects"`
 	Contacts  []string      `json:"contacts,omitempty"` // hosts that were talked to, and why
+
+	Releases []DeliveredRelease `json:"releases"` // what was to be delivered, from drives or without
+}
+
+// DeliveredRelease is a release that went to a registry.
+type DeliveredRelease struct {
+	Release     string `json:"release"`
+	Digest      string `json:"digest"`
+	Signature   string `json:"signature"`
+	Key         string `json:"key,omitempty"` // that signed
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Delivered   string `json:"delivered,omitempty"` // its name at the registry, if all of it is there
 }
 
 // Redact leaves out the names of hosts and users, and paths of this machine: fields that hold
@@ -278,8 +291,16 @@ func (r *Report) Normalize() {
 		d.Releases, d.Additional, d.Entries, d.Map, d.Components = orEmpty(d.Releases), orEmpty(d.Additional), orEmpty(d.Entries), orEmpty(d.Map), orEmpty(d.Components)
 	}
 	if r.Delivery != nil {
-		r.Delivery.Objects = orEmpty(r.Delivery.Objects)
+		r.Delivery.Objects, r.Delivery.Releases = orEmpty(r.Delivery.Objects), orEmpty(r.Delivery.Releases)
 	}
+}
+
+// Carried are the releases of a run without a drive.
+func (r *Report) Carried() []DeliveredRelease {
+	if len(r.Drives) > 0 || r.Delivery == nil {
+		return nil
+	}
+	return r.Delivery.Releases
 }
 
 func orEmpty[T any](list []T) []T {

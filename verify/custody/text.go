@@ -71,7 +71,10 @@ func (t *textReport) answers() {
 			t.say("bundle id\n  %s", d.Bundle)
 		}
 	}
-	if len(r.Drives) == 0 {
+	for _, rel := range r.Carried() {
+		t.say("OpenShift %s\n  %s", rel.Release, rel.Digest)
+	}
+	if len(r.Drives) == 0 && r.Delivery == nil {
 		t.say("Nothing can be said of the drive: it could not be read.")
 	}
 	t.head("IS IT WHOLE")
@@ -93,6 +96,9 @@ func (t *textReport) answers() {
 		if d.Custody != nil && d.Custody.Lines > 0 {
 			t.say("custody log of %d lines: %s", d.Custody.Lines, d.Custody.Vouched)
 		}
+	}
+	for _, rel := range r.Carried() {
+		t.say("%s: signature %s", rel.Release, strings.TrimSpace(rel.Signature+" "+strings.TrimSpace(rel.Key+" "+rel.Fingerprint)))
 	}
 	t.head("WHAT TO DO")
 	for _, e := range r.Errors {
@@ -177,10 +183,14 @@ func (t *textReport) delivery() {
 		return
 	}
 	t.head("WHERE IT WENT")
+	for _, rel := range t.r.Carried() {
+		t.table([]string{"release", rel.Delivered})
+	}
 	t.table([]string{"registry", d.Registry},
 		[]string{"pushed", fmt.Sprintf("%d blobs, %s", d.Pushed.Blobs, content.SizeText(d.Pushed.Bytes))},
 		[]string{"there already", fmt.Sprintf("%d blobs, %s", d.Present.Blobs, content.SizeText(d.Present.Bytes))},
 		[]string{"not read", fmt.Sprintf("%d blobs, %s", d.Skipped.Blobs, content.SizeText(d.Skipped.Bytes))},
+		[]string{"presumed", fmt.Sprintf("%d blobs, %s", d.Presumed.Blobs, content.SizeText(d.Presumed.Bytes))},
 		[]string{"refused", fmt.Sprint(d.Refused)},
 		[]string{"cluster objects", strings.Join(d.Objects, ", ")},
 		[]string{"contacted", strings.Join(d.Contacts, ", ")})
