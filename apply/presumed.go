@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 )
 
 // presume reports whether a source presumes a blob at the registry.
@@ -46,14 +47,14 @@ func (u *unpacker) provePresumed() error {
 		}
 		u.res.Refused = append(u.res.Refused, Refusal{Digest: b.desc.Digest.String(), Images: names,
 			Err: fmt.Errorf("%s lacks it: %w", u.opts.Destination, bundle.ErrPresumed)})
-		lines = append(lines, fmt.Sprintf("%s (%d bytes, for %s)", b.desc.Digest, b.desc.Size, few(names)))
+		lines = append(lines, fmt.Sprintf("%s (%s, for %s)", b.desc.Digest, content.SizeText(b.desc.Size), few(names)))
 	}
 	var at []string
 	for _, s := range u.sources {
 		at = append(at, s.Contents.PresumedAt()...)
 	}
 	slices.Sort(at)
-	return fmt.Errorf("%s lacks %d blobs, %d bytes, and nothing was pushed: %w (%s): %s", u.opts.Destination, len(missing), bytes,
+	return fmt.Errorf("%s lacks %d blobs, %s, and nothing was pushed: %w (%s): %s", u.opts.Destination, len(missing), content.SizeText(bytes),
 		bundle.ErrPresumed, strings.Join(slices.Compact(at), ", "), strings.Join(lines, ", "))
 }
 

@@ -19,7 +19,7 @@ func (a *audit) custody() {
 	}
 	a.tellLog("", s, problems)
 	if len(a.opts.Beside) > 0 {
-		a.report.Beside = custody.LookBeside(a.opts.Beside, s.Log, a.opts.Signers, time.Now())
+		a.report.Beside = custody.LookBeside(a.opts.Beside, a.instance(), s.Log, a.opts.Signers, time.Now())
 		a.tellLog("beside the drive: ", a.report.Beside, a.report.Beside.Problems)
 	}
 	for _, name := range s.Unlisted {
@@ -28,6 +28,14 @@ func (a *audit) custody() {
 	for _, f := range s.Attached {
 		a.note("attached, as claimed by the sender and not checked here: %s (%s)", f.As, f.Path)
 	}
+}
+
+// instance is the name of the drive, which stays when releases are added; "" of one without a seal.
+func (a *audit) instance() string {
+	if a.b.Seal == nil {
+		return ""
+	}
+	return a.b.Seal.Instance
 }
 
 // tellLog tells of one log, that of the drive or another, which where says.

@@ -77,6 +77,7 @@ type Inspection struct {
 	Sealed           bool               `json:"sealed"`
 	BundleID         string             `json:"bundleID,omitempty"`
 	Generation       uint64             `json:"generation,omitempty"` // of the seal
+	Instance         string             `json:"instance,omitempty"`   // random name of the drive's bundle
 	SealedAt         time.Time          `json:"sealedAt,omitzero"`
 	Program          string             `json:"program,omitempty"` // that sealed it
 	Notes            []string           `json:"notes,omitempty"`
@@ -114,7 +115,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	defer b.Close()
 	out := &Inspection{Releases: []InspectedRelease{}, AdditionalImages: []AdditionalImage{}, Sealed: b.Seal != nil && !b.Interrupted}
 	if b.Seal != nil {
-		out.BundleID, out.Generation = b.Seal.Bundle.String(), b.Seal.Generation
+		out.BundleID, out.Generation, out.Instance = b.Seal.Bundle.String(), b.Seal.Generation, b.Seal.Instance
 		out.SealedAt, out.Program = b.Seal.Sealed, b.Seal.Program
 	}
 	if b.IndexProblem != nil {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/verify/custody"
 )
 
@@ -75,7 +76,7 @@ type Presumption struct {
 }
 
 func (p *Presumption) String() string {
-	return fmt.Sprintf("presumes %d blobs, %d bytes, at %s: they are not on the drive; unpack proves first that they are there", p.Blobs, p.Bytes, strings.Join(p.At, ", "))
+	return fmt.Sprintf("presumes %d blobs, %s, at %s: they are not on the drive; unpack proves first that they are there", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))
 }
 
 // presumption is nil of contents that presume nothing.

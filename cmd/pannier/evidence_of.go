@@ -173,21 +173,24 @@ func (e *evidence) enterAudited(ctx context.Context, opts verify.AuditOptions, r
 	for _, rel := range r.Releases {
 		entry.Releases = append(entry.Releases, custody.Release{Release: release.Tag(rel.Version, rel.Arch), Digest: rel.Digest, Signature: rel.Signature})
 	}
-	e.nameDrive(ctx, &entry, opts.Media)
-	e.recordBeside(entry)
+	if e.nameDrive(ctx, &entry, opts.Media) {
+		e.recordBeside(entry)
+	}
 }
 
-// nameDrive notes in an entry which drive it is of, and the last line of that drive's log.
-func (e *evidence) nameDrive(ctx context.Context, entry *custody.Entry, media string) {
+// nameDrive notes in an entry which drive it is of, and the last line of that drive's log. It reports false of
+// one that cannot be looked at: of that there is nothing to enter.
+func (e *evidence) nameDrive(ctx context.Context, entry *custody.Entry, media string) bool {
 	in, err := e.inspect(ctx, media)
 	if in == nil {
 		e.s.log.Warn("a drive could not be looked at for the custody log", "media", media, "err", err)
-		return
+		return false
 	}
-	entry.Bundle, entry.Generation = in.BundleID, in.Generation
+	entry.Bundle, entry.Generation, entry.Instance = in.BundleID, in.Generation, in.Instance
 	if in.Custody != nil {
 		entry.Drive = in.Custody.Last
 	}
+	return true
 }
 
 // selects reports whether --release names a release tag, by its version or in full.

@@ -67,8 +67,9 @@ func (s *session) leaveReceipt(ctx context.Context, f *unpackFlags, p *pushing, 
 		for _, rel := range r.Releases {
 			entry.Releases = append(entry.Releases, custody.Release{Release: rel.Tag, Digest: rel.Digest, Signature: rel.Signature.Status})
 		}
-		p.evidence.nameDrive(ctx, &entry, media)
-		entries = append(entries, entry)
+		if p.evidence.nameDrive(ctx, &entry, media) {
+			entries = append(entries, entry)
+		}
 	}
 	if f.receipt != "" {
 		file, err := s.writeReceipt(ctx, f, p, r, entries)
@@ -87,7 +88,7 @@ func (s *session) leaveReceipt(ctx context.Context, f *unpackFlags, p *pushing, 
 // nothing to write.
 func (s *session) writeReceipt(ctx context.Context, f *unpackFlags, p *pushing, r *apply.UnpackResult, drives []custody.Entry) (*custody.File, error) {
 	if r.Held == nil {
-		s.console.warn("no receipt is written: it says what the registry was seen to hold, and it was not asked")
+		s.console.prose("%s is not written: it says what the registry was seen to hold once everything is pushed, and it did not come to that.", f.receipt)
 		return nil, nil
 	}
 	receipt := newReceipt(custody.KindReceipt, p.opts.Destination)

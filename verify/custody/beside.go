@@ -10,20 +10,21 @@ import (
 	"time"
 )
 
-// A custody log beside a drive tells of those who read the drive and never write to it. It is a
+// A custody log beside drives tells of those who read a drive and never write to it. It is a
 // chain of its own, and each of its lines names the last line that the drive's log had then
 // (docs/format.md, "Custody beside a drive").
 
-// LookBeside reads the bytes of a log beside a drive whose own log is drive, and compares the two. trusted
-// may be nil.
-func LookBeside(raw []byte, drive *Log, trusted *Signers, now time.Time) *State {
+// LookBeside reads the bytes of a log beside drives, and compares what it has of the drive with that instance
+// with the drive's own log. trusted may be nil.
+func LookBeside(raw []byte, instance string, drive *Log, trusted *Signers, now time.Time) *State {
 	s := &State{Log: Parse(raw)}
 	s.Lines, s.Last = len(s.Log.Lines), s.Log.Last()
 	for _, line := range s.Log.Lines {
-		known := line.Err != nil || line.Event == Signed || line.Drive == "" && len(drive.Lines) == 0 ||
-			slices.ContainsFunc(drive.Lines, func(d Line) bool { return d.Digest == line.Drive })
-		if !known {
-			s.Log.problem("line %d was written when the log on the drive ended otherwise: it is of another drive, or that log was changed since", line.Number)
+		if line.Err != nil || line.Event == Signed || line.Instance != instance {
+			continue
+		}
+		if line.Drive != "" && !slices.ContainsFunc(drive.Lines, func(d Line) bool { return d.Digest == line.Drive }) {
+			s.Log.problem("line %d was written when the log on the drive ended with a line that is not there: that log was changed since", line.Number)
 		}
 	}
 	s.Problems = s.Log.Problems

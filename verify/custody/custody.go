@@ -60,7 +60,8 @@ type Entry struct {
 	Releases   []Release     `json:"releases,omitempty"`
 	File       *File         `json:"file,omitempty"`      // what was attached; of an unpack its receipt
 	Signature  string        `json:"signature,omitempty"` // SSH signature of the line before
-	Drive      digest.Digest `json:"drive,omitempty"`     // in a log beside a drive: the last line of the drive's own log then
+	Instance   string        `json:"instance,omitempty"`  // in a log beside drives: which drive, by its seal
+	Drive      digest.Digest `json:"drive,omitempty"`     // and the last line of its own log then
 }
 
 // Release is a release that an entry speaks of.

@@ -182,7 +182,7 @@ func TestBeside(t *testing.T) {
 		t.Fatalf("%q, %v", raw, err)
 	}
 	for _, event := range []string{custody.Audited, custody.Unpacked} {
-		if err := custody.AppendBeside(name, key, custody.Entry{Event: event, Drive: drive.Last()}); err != nil {
+		if err := custody.AppendBeside(name, key, custody.Entry{Event: event, Instance: "one", Drive: drive.Last()}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -190,18 +190,21 @@ func TestBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := custody.LookBeside(raw, drive, trusted, time.Now()); len(s.Problems) > 0 || !s.Trusted || s.Lines != 4 {
+	if s := custody.LookBeside(raw, "one", drive, trusted, time.Now()); len(s.Problems) > 0 || !s.Trusted || s.Lines != 4 {
 		t.Errorf("%+v", s)
 	}
 	longer := custody.Parse([]byte(`{"event":"packed"}` + "\n" + `{"previous":"` + drive.Last().String() + `","event":"repaired"}` + "\n"))
-	if s := custody.LookBeside(raw, longer, trusted, time.Now()); len(s.Problems) > 0 {
+	if s := custody.LookBeside(raw, "one", longer, trusted, time.Now()); len(s.Problems) > 0 {
 		t.Errorf("the drive's log went on: %v", s.Problems)
 	}
 	other := custody.Parse([]byte(`{"event":"sealed"}` + "\n"))
-	if s := custody.LookBeside(raw, other, trusted, time.Now()); len(s.Problems) != 2 || s.Trusted {
+	if s := custody.LookBeside(raw, "one", other, trusted, time.Now()); len(s.Problems) != 2 || s.Trusted {
 		t.Errorf("another log on the drive: %+v", s)
 	}
-	if s := custody.LookBeside(bytes.Replace(raw, []byte("audited"), []byte("trusted"), 1), drive, trusted, time.Now()); len(s.Problems) == 0 || s.Trusted {
+	if s := custody.LookBeside(raw, "another", other, trusted, time.Now()); len(s.Problems) > 0 {
+		t.Errorf("another drive: %v", s.Problems)
+	}
+	if s := custody.LookBeside(bytes.Replace(raw, []byte("audited"), []byte("trusted"), 1), "one", drive, trusted, time.Now()); len(s.Problems) == 0 || s.Trusted {
 		t.Errorf("changed: %+v", s)
 	}
 
