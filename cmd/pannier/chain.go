@@ -30,7 +30,7 @@ func (s *session) chain(ctx context.Context, f *pushFlags, registry remote.Optio
 	case !f.upgrade && (f.etcdBackup != "" || len(f.paused.Value()) > 0):
 		return nil, usagef(s.command, "--etcd-backup and --allow-paused-pool go with --upgrade")
 	case !f.apply && !f.upgrade && f.receipt == "" && (f.kubeconfig != "" || f.context != ""):
-		return nil, usagef(s.command, "--kubeconfig and --context go with --apply or --upgrade, or of unpack with --receipt: without them the cluster is not asked")
+		return nil, usagef(s.command, "--kubeconfig and --context go with --apply or --upgrade, or of unpack with --receipt: without them the cluster is not touched")
 	case !f.apply && !f.upgrade:
 		return nil, nil
 	}

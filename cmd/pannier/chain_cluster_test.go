@@ -194,7 +194,11 @@ func TestClusterChain(t *testing.T) {
 		t.Fatalf("the dry run changed the cluster:\n%s\n%s", before, got)
 	}
 
-	_, errs := y.run(0, y.chain()...)
+	receipt := filepath.Join(t.TempDir(), "receipt")
+	_, errs := y.run(0, append(y.chain(), "--receipt", receipt)...)
+	if raw, err := os.ReadFile(receipt); err != nil || !strings.Contains(string(raw), `"cluster":{"version":"`+toVersion+`"}`) {
+		t.Errorf("the receipt: %s (%v)", raw, err)
+	}
 	wants(t, errs, "it holds them", "no drain and no reboot", "pool worker:", "POOL", "Asking ", "accepted", "Cluster is at "+toVersion)
 	done := y.done()
 	_, errs = y.run(0, y.chain()...)
