@@ -10,7 +10,6 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
-	"pannier/bundle/release"
 	"pannier/store"
 )
 
@@ -55,28 +54,4 @@ func CheckSized(list []Sized) error {
 type Holdings struct {
 	Registry objects.Destination                // that releases are in
 	Blobs    map[string]map[digest.Digest]int64 // sizes by digest, by repository
-}
-
-// held reports whether the other side has a blob in the repository that an image goes to: each
-// registry that holdings are of must, by one of those that are of it.
-func (p *packer) held(d digest.Digest, size int64, img store.Image) bool {
-	by := map[objects.Destination]bool{}
-	for _, h := range p.opts.Have {
-		where := h.Registry.String()
-		if img.Kind == store.KindAdditional {
-			ref, err := release.ParseImageReference(img.Tag)
-			if err != nil {
-				return false
-			}
-			where = h.Registry.Additional(p.opts.Prefix, ref.Repository)
-		}
-		n, ok := h.Blobs[where][d]
-		by[h.Registry] = by[h.Registry] || ok && n == size
-	}
-	for _, ok := range by {
-		if !ok {
-			return false
-		}
-	}
-	return len(by) > 0
 }

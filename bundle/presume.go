@@ -7,11 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 
-	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -104,7 +102,7 @@ func (doc *presumedDocument) manifest() (desc ocispec.Descriptor, raw []byte, la
 // name.
 func presumesTag(d ocispec.Descriptor) string { return "presumes-" + d.Digest.Encoded() }
 
-// presumesImage is the artifact as the manifest index has it.
+// image is the artifact as the manifest index has it.
 func (doc *presumedDocument) image(desc ocispec.Descriptor, bytes int64) store.Image {
 	return store.Image{Tag: presumesTag(desc), Kind: store.KindPresumes, Descriptor: plain(desc),
 		Reference: strings.Join(doc.Registries, " "), Bytes: bytes}
@@ -146,7 +144,6 @@ func (c *Contents) readPresumed(ctx context.Context, f content.Fetcher, d ocispe
 	}
 	if err != nil {
 		c.broken = append(c.broken, BrokenManifest{Descriptor: d, Image: tag, Err: err})
-		doc = nil
 		c.Images = append(c.Images, store.Image{Tag: tag, Kind: store.KindPresumes, Descriptor: plain(d), Bytes: bytes})
 		return nil, nil
 	}
@@ -194,171 +191,4 @@ func (c *Contents) presume(doc *presumedDocument) {
 // side has: what vouches for a release, and what the drive says of itself.
 func carriedWhole(kind string) bool {
 	return kind != store.KindComponent && kind != store.KindAdditional
-}
-
-// presume leaves out of the plan what the other side holds, and plans the list of that. What
-// the drive presumed before stays presumed for as long as an image needs it that this run
-// leaves alone.
-func (p *packer) presume() error {
-	p.presumed = map[digest.Digest]*item{}
-	images := p.imagesByTag()
-	whole := p.carriedTags(images)
-	registries := map[string]bool{}
-	for d, it := range p.items {
-		if it.state != stateAbsent || it.data != nil || content.IsManifest(it.desc.MediaType) {
-			continue
-		}
-		held := true
-		for tag := range it.tags {
-			img, ok := images[tag]
-			held = held && ok && !whole[tag] && p.held(d, it.desc.Size, img)
-		}
-		if held {
-			p.presumed[d] = it
-			delete(p.items, d)
-		} else if _, presumed := p.adoptPresumed(d); presumed && len(it.repos) == 0 {
-			return fmt.Errorf("%s: blob %s: %w of %s; name the releases to fetch it", someTags(it.tags), d, ErrPresumed, p.opts.Adopt)
-		}
-	}
-	if len(p.presumed) > 0 {
-		for _, h := range p.opts.Have {
-			registries[h.Registry.String()] = true
-		}
-	}
-	list := p.presumedList()
-	if p.base != nil && len(list) > len(p.presumed) {
-		for _, r := range p.base.PresumedAt() {
-			registries[r] = true
-		}
-	}
-	if err := p.planPresumed(list, slices.Sorted(maps.Keys(registries))); err != nil {
-		return err
-	}
-	return p.classify() // what was just planned
-}
-
-// imagesByTag are the images of the next seal, and those of the drive that it leaves out.
-func (p *packer) imagesByTag() map[string]store.Image {
-	images := map[string]store.Image{}
-	if p.base != nil {
-		for _, img := range p.base.Images {
-			images[img.Tag] = img
-		}
-	}
-	maps.Copy(images, p.images)
-	return images
-}
-
-// carriedTags are the images that are carried whole: some by their kind, and those that clients
-// are taken out of.
-func (p *packer) carriedTags(images map[string]store.Image) map[string]bool {
-	whole := map[string]bool{}
-	for tag, img := range images {
-		whole[tag] = carriedWhole(img.Kind)
-	}
-	for _, rel := range p.allReleases() {
-		for _, c := range p.wantedClients(rel) {
-			if img, ok := p.componentOf(rel.Tag, c.Component); ok {
-				whole[img.Tag] = true
-			}
-		}
-	}
-	return whole
-}
-
-func (p *packer) adoptPresumed(d digest.Digest) (store.Record, bool) {
-	if p.adopt == nil {
-		return store.Record{}, false
-	}
-	r, ok := p.adopt.Contents.Presumed[d]
-	return r, ok
-}
-
-// presumedList are the blobs that the next seal presumes.
-func (p *packer) presumedList() []Sized {
-	var list []Sized
-	for d, it := range p.presumed {
-		list = append(list, Sized{d, it.desc.Size})
-	}
-	if p.base != nil {
-		for d, r := range p.base.Presumed {
-			if p.items[d] == nil && slices.ContainsFunc(r.Images, func(t string) bool { return !p.replaced[t] }) {
-				list = append(list, Sized{d, r.Size})
-			}
-		}
-	}
-	return SortSized(list)
-}
-
-// planPresumed plans the artifact with the list, in the place of the one that the drive has.
-func (p *packer) planPresumed(list []Sized, registries []string) error {
-	tag := ""
-	var plan func() error
-	if len(list) > 0 {
-		doc := &presumedDocument{Format: FormatVersion, Registries: registries, Blobs: list}
-		desc, raw, layer, data, err := doc.manifest()
-		if err != nil {
-			return err
-		}
-		if len(registries) > maxPresumedRegistries {
-			return fmt.Errorf("blobs are presumed at %d registries; a bundle can name %d", len(registries), maxPresumedRegistries)
-		}
-		tag = presumesTag(desc)
-		p.presumedTotals = Totals{Blobs: len(list)}
-		for _, b := range list {
-			p.presumedTotals.Bytes += b.Size
-		}
-		plan = func() error {
-			p.images[tag] = doc.image(desc, desc.Size+layer.Size+emptyConfig.Size)
-			return errors.Join(p.want(desc, raw, nil, tag), p.want(layer, data, nil, tag), p.want(emptyConfig, emptyConfigData, nil, tag))
-		}
-	}
-	if p.base != nil {
-		for _, img := range p.base.Images {
-			switch {
-			case img.Kind != store.KindPresumes:
-			case img.Tag == tag && p.trusted:
-				p.kept[tag] = true
-				plan = nil
-			case img.Tag != tag:
-				p.replaced[img.Tag] = true
-			}
-		}
-	}
-	// Without a valid seal all that the drive holds is planned, the old list too.
-	for d, it := range p.items {
-		maps.DeleteFunc(it.tags, func(t string, _ bool) bool { return p.replaced[t] && strings.HasPrefix(t, "presumes-") })
-		if len(it.tags) == 0 {
-			delete(p.items, d)
-		}
-	}
-	if plan == nil {
-		return nil
-	}
-	return plan()
-}
-
-// lacksPresumed reports whether images of the drive need presumed blobs that the other side is
-// not said to hold now.
-func (p *packer) lacksPresumed(tags map[string]bool) bool {
-	images := p.imagesByTag()
-	for d, r := range p.base.Presumed {
-		for _, t := range r.Images {
-			if tags[t] && !p.held(d, r.Size, images[t]) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// putPresumed records what this run presumes.
-func (p *packer) putPresumed() error {
-	records := make([]store.Record, 0, len(p.presumed))
-	for _, d := range slices.Sorted(maps.Keys(p.presumed)) {
-		r := p.recordOf(p.presumed[d])
-		r.State = store.StatePresumed
-		records = append(records, r)
-	}
-	return p.index.Put(records...)
 }
