@@ -63,6 +63,7 @@ func farRows() []row[*far] {
 		{"registry-tags", registryTags},
 		{"registry-referrers", registryReferrers},
 		{"registry-pull", registryPull},
+		{"registry-presumed", registryPresumed},
 		{"registry-push", registryPush},
 		{"registry-project", registryProject},
 		{"registry-nesting", registryNesting},

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"pannier/apply/preflight"
 	"pannier/apply/trip"
 	"pannier/bundle"
@@ -207,6 +209,30 @@ func farGuards() []farGuard {
 			return farOptions(t, s.Registry.Host, media)
 		}
 	}
+	// presuming is a drive that holds only what a registry lacks, which has been given all before if there says so.
+	presuming := func(there bool, fn func(http.ResponseWriter, *http.Request) (int, string)) func(t *testing.T) preflight.FarOptions {
+		return func(t *testing.T) preflight.FarOptions {
+			s := trip.NewSite(t)
+			o, rel := origin(t)
+			opts := o.Options(trip.Drive(t), "4.8.21")
+			if there {
+				trip.Pack(t, opts)
+				s.Unpack(opts.Media)
+				opts.Media = trip.Drive(t)
+			}
+			to := objects.Destination{Registry: s.Registry.Host, Repository: trip.Repository}
+			held := map[digest.Digest]int64{}
+			for d, data := range rel.Blobs {
+				held[d] = int64(len(data))
+			}
+			opts.Have = []bundle.Holdings{{Registry: to, Blobs: map[string]map[digest.Digest]int64{to.String(): held}}}
+			trip.Pack(t, opts)
+			if fn != nil {
+				s.Log.Before(oneOf(fn))
+			}
+			return farOptions(t, s.Registry.Host, opts.Media)
+		}
+	}
 	password := func(file string) func(t *testing.T) preflight.FarOptions {
 		return func(t *testing.T) preflight.FarOptions {
 			o := site(func(w http.ResponseWriter, r *http.Request) (int, string) {
@@ -318,6 +344,15 @@ func farGuards() []farGuard {
 		{"no chunks", want{"registry-uploads", pass, nil, "begins anew"}, site(func(_ http.ResponseWriter, r *http.Request) (int, string) {
 			if r.Method == http.MethodPatch && r.Header.Get("Content-Range") != "" {
 				return http.StatusMethodNotAllowed, registryError("UNSUPPORTED", "")
+			}
+			return 0, ""
+		})},
+		{"nothing presumed", want{"registry-presumed", skip, nil, "all that its images need"}, fine},
+		{"presumed", want{"registry-presumed", pass, nil, "are there"}, presuming(true, nil)},
+		{"presumed elsewhere", want{"registry-presumed", fail, bundle.ErrPresumed, "not there"}, presuming(false, nil)},
+		{"presumed and denied", want{"registry-presumed", warn, remote.ErrAuth, "could not be found out"}, presuming(true, func(_ http.ResponseWriter, r *http.Request) (int, string) {
+			if r.Method == http.MethodHead && strings.Contains(r.URL.Path, "/blobs/") {
+				return http.StatusForbidden, registryError("DENIED", "denied")
 			}
 			return 0, ""
 		})},
