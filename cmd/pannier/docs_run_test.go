@@ -17,7 +17,7 @@ var pages = []string{"tutorial.md", "howto.md"}
 
 // elsewhere are programs that documents name and that no test here can run: they want a
 // drive, a cluster, or a machine of their own.
-var elsewhere = []string{"mkfs.exfat", "mount", "umount", "export", "skopeo", "oc"}
+var elsewhere = []string{"mkfs.exfat", "mount", "umount", "export", "skopeo", "oc", "mkdir"}
 
 // fenced returns the commands in the code blocks of one kind; lines that end in a backslash
 // go on.
