@@ -78,7 +78,7 @@ func TestMeter(t *testing.T) {
 		m.update(bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 30, Reused: 256 << 20, Done: i * 8 << 20, Blobs: 1, TotalBlobs: 10})
 		m.tick(start.Add(time.Duration(i) * time.Second))
 	}
-	if got := m.figures(); got != "40%, 1m16s left, 416.0 MiB of 1.0 GiB, 8.0 MiB/s, 1 of 10 blobs" {
+	if got := m.figures(); got != "40%, 1m16s left, 416.0 MiB of 1.0 GiB, 8.0 MiB/s, 1 of 10 blobs, 256.0 MiB were there" {
 		t.Error(got)
 	}
 	m.update(bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 30, Reused: 256 << 20, Done: 8 << 20})

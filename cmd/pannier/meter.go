@@ -127,6 +127,9 @@ func (m *meter) figures() string {
 	if e.TotalBlobs > 0 {
 		add("%d of %d blobs", e.Blobs, e.TotalBlobs)
 	}
+	if e.Total > 0 && e.Reused > 0 {
+		add("%s were there", content.SizeText(e.Reused))
+	}
 	if e.Item != "" && e.Wait == "" {
 		add("%s", printable(e.Item))
 	}
