@@ -72,6 +72,13 @@ func newYard(t *testing.T, change func(*clustertest.Site)) *yard {
 // newYardOf is newYard with another release, and a cluster of another version.
 func newYardOf(t *testing.T, r *sample.Release, from, kubelet string, change func(*clustertest.Site)) *yard {
 	t.Helper()
+	return newYardPacked(t, []*sample.Release{r}, func(y *yard) { y.origin.Pack(y.media, r.Reference()) }, from, kubelet, change)
+}
+
+// newYardPacked is newYardOf with releases of which pack puts on the drive what it will. The
+// cluster can read them all; the last one is what the yard is about.
+func newYardPacked(t *testing.T, releases []*sample.Release, pack func(*yard), from, kubelet string, change func(*clustertest.Site)) *yard {
+	t.Helper()
 	plane, err := sharedPlane()
 	if err != nil {
 		t.Fatal(err)
@@ -84,16 +91,18 @@ func newYardOf(t *testing.T, r *sample.Release, from, kubelet string, change fun
 	if err := plane.Reset(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	y := &yard{t: t, media: trip.Drive(t), site: trip.NewSite(t), release: r, names: clustertest.NewNames(), home: t.TempDir()}
+	y := &yard{t: t, media: trip.Drive(t), site: trip.NewSite(t), release: releases[len(releases)-1], names: clustertest.NewNames(), home: t.TempDir()}
 	t.Cleanup(y.names.Close)
-	y.origin = trip.NewOrigin(t, y.release)
-	y.origin.Pack(y.media, y.release.Reference())
+	y.origin = trip.NewOrigin(t, releases...)
 	y.key = filepath.Join(y.home, "key.asc")
 	if err := os.WriteFile(y.key, trip.Key().Public(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	y.cluster = &clustertest.Site{Plane: plane, Version: from, Kubelet: kubelet,
-		Releases: map[string]string{y.release.Descriptor.Digest.String(): y.release.Version}}
+	pack(y)
+	y.cluster = &clustertest.Site{Plane: plane, Version: from, Kubelet: kubelet, Releases: map[string]string{}}
+	for _, r := range releases {
+		y.cluster.Releases[r.Descriptor.Digest.String()] = r.Version
+	}
 	if err := y.cluster.Build(t.Context()); err != nil {
 		t.Fatal(err)
 	}
