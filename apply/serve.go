@@ -50,6 +50,7 @@ type ServeResult struct {
 	Images       int
 	Refused      []Refusal // what is on the drive and is not served
 	Warnings     []string
+	Healed       []string // of which blobs parity had to reconstruct anything since, in words
 }
 
 // ServedRelease is one release of a [ServeResult].
@@ -62,9 +63,10 @@ type ServedRelease struct {
 }
 
 // Serve answers as a read-only registry for what is sealed and signed on a drive, until ctx
-// ends, which is no error. Nothing is written to the drive. What is missing or cut on it is
-// not served, nor what names it; what turns out to be damaged while it is asked for is refused
-// then. The error joins one error for each refusal, those of the beginning and those since.
+// ends, which is no error. Nothing is written to the drive. What is missing, cut or damaged is
+// reconstructed from the drive's parity when it is asked for. What no parity covers is not
+// served if it is missing or cut, nor what names it; what turns out to be damaged while it is
+// asked for, and cannot be reconstructed, is refused then. The error joins one error for each refusal, those of the beginning and those since.
 //
 // Errors are those of [Unpack] as far as they speak of the drive; [layout.ErrGone] ends the
 // service.
@@ -77,6 +79,7 @@ func Serve(ctx context.Context, opts ServeOptions) (*ServeResult, error) {
 	})
 	defer s.u.close()
 	err := s.run(ctx)
+	s.res.Healed = s.u.sources.healed()
 	return s.res, errors.Join(append(s.u.errs, err)...)
 }
 
@@ -151,8 +154,8 @@ func (s *server) fill(ctx context.Context) error {
 	return nil
 }
 
-// checkPresent finds the blobs and manifests that are missing or cut, in seconds. Parity is
-// not asked: what it would reconstruct is served once a repair has put it back.
+// checkPresent finds the blobs and manifests that are missing or cut, in seconds, and that no
+// parity covers: whether that is enough is found out when they are asked for.
 func (s *server) checkPresent() {
 	if len(s.u.sources) == 0 {
 		return // the drive was refused
@@ -161,7 +164,7 @@ func (s *server) checkPresent() {
 	check := func(desc ocispec.Descriptor) {
 		n, err := src.Blobs.Stat(desc.Digest)
 		switch {
-		case err == nil && n == desc.Size:
+		case err == nil && n == desc.Size, len(s.u.sources.healing(desc)) > 0:
 			return
 		case err == nil:
 			err = fmt.Errorf("%w: %w: %d bytes, and it must have %d", bundle.ErrDamaged, content.ErrSize, n, desc.Size)
@@ -279,7 +282,7 @@ func (s *server) refuse() []error {
 func (s *server) answer(ctx context.Context) error {
 	ctx, gone := context.WithCancelCause(ctx)
 	defer gone(nil)
-	h := serve.New(serve.Options{Source: s.u.sources[0].Blobs, Catalog: &s.catalog, Pulled: func(p serve.Pull) {
+	h := serve.New(serve.Options{Source: s.u.sources[0].Blobs, Heal: s.heal, Catalog: &s.catalog, Pulled: func(p serve.Pull) {
 		if err := s.feel(p); err != nil {
 			gone(err)
 		}
@@ -295,6 +298,15 @@ func (s *server) answer(ctx context.Context) error {
 	return err
 }
 
+// heal is what parity makes of the drive, where it covers a blob.
+func (s *server) heal(desc ocispec.Descriptor) []content.Fetcher {
+	var out []content.Fetcher
+	for _, d := range s.u.sources.healing(desc) {
+		out = append(out, d.Blobs)
+	}
+	return out
+}
+
 // errGone marks the end of a service whose drive is gone.
 var errGone = errors.New("the service has ended")
 
@@ -306,9 +318,12 @@ func (s *server) feel(p serve.Pull) error {
 	if err := s.u.sources[0].Feel(p.Err); err != nil {
 		return fmt.Errorf("%w: %s: %w", errGone, s.opts.Media, err)
 	}
-	if errors.Is(p.Err, content.ErrDigest) || errors.Is(p.Err, content.ErrSize) || errors.Is(p.Err, fs.ErrNotExist) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case p.Err == nil && p.Healed:
+		delete(s.damaged, p.Digest.String()) // an answer was cut when it was found, and the next was right
+	case errors.Is(p.Err, content.ErrDigest) || errors.Is(p.Err, content.ErrSize) || errors.Is(p.Err, fs.ErrNotExist):
 		what := bundle.ErrDamaged
 		if errors.Is(p.Err, fs.ErrNotExist) {
 			what = s.u.sources[0].Absent()

@@ -28,6 +28,7 @@ type sum = [sha256.Size]byte
 // 1 TiB takes 32 MiB.
 type proofs struct {
 	src  Source
+	heal func(ocispec.Descriptor) []content.Fetcher
 	slot chan struct{} // one for each blob that may be read
 	stop chan struct{} // closed by end
 	end  func()
@@ -39,13 +40,15 @@ type proofs struct {
 
 // proof is what is known, or being found out, of one blob.
 type proof struct {
-	done chan struct{} // closed once sums and err stand
-	sums []sum
-	err  error
+	done   chan struct{} // closed once the rest stands
+	src    content.Fetcher
+	sums   []sum
+	healed bool // src is not the source itself
+	err    error
 }
 
-func newProofs(src Source) *proofs {
-	p := &proofs{src: src, slot: make(chan struct{}, maxProofs), stop: make(chan struct{}), seen: map[digest.Digest]*proof{}}
+func newProofs(src Source, heal func(ocispec.Descriptor) []content.Fetcher) *proofs {
+	p := &proofs{src: src, heal: heal, slot: make(chan struct{}, maxProofs), stop: make(chan struct{}), seen: map[digest.Digest]*proof{}}
 	p.end = sync.OnceFunc(func() { close(p.stop) })
 	return p
 }
@@ -55,9 +58,9 @@ func (p *proofs) close() {
 	p.wg.Wait()
 }
 
-// of returns the sums of the slices of a blob that is proven. Who asks at the same time waits
-// for one reading of it, which goes on when they have gone: they come again.
-func (p *proofs) of(ctx context.Context, desc ocispec.Descriptor) ([]sum, error) {
+// of returns the proof of a blob that is proven. Who asks at the same time waits for one
+// reading of it, which goes on when they have gone: they come again.
+func (p *proofs) of(ctx context.Context, desc ocispec.Descriptor) (*proof, error) {
 	p.mu.Lock()
 	one, ok := p.seen[desc.Digest]
 	if !ok {
@@ -69,7 +72,7 @@ func (p *proofs) of(ctx context.Context, desc ocispec.Descriptor) ([]sum, error)
 	p.mu.Unlock()
 	select {
 	case <-one.done:
-		return one.sums, one.err
+		return one, one.err
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -92,7 +95,7 @@ func (p *proofs) prove(ctx context.Context, desc ocispec.Descriptor, one *proof)
 	select {
 	case p.slot <- struct{}{}:
 		defer func() { <-p.slot }()
-		one.sums, one.err = sums(ctx, p.src, desc)
+		p.read(ctx, desc, one)
 	case <-ctx.Done():
 		one.err = ctx.Err()
 	}
@@ -103,16 +106,39 @@ func (p *proofs) prove(ctx context.Context, desc ocispec.Descriptor, one *proof)
 	}
 }
 
+// read reads a blob from the source, and where that fails from what heals it. What is wrong
+// with a blob is what the source itself answered: it may be that the drive is gone, which says
+// nothing of the blob, whatever parity then makes of it.
+func (p *proofs) read(ctx context.Context, desc ocispec.Descriptor, one *proof) {
+	one.src = p.src
+	if one.sums, one.err = sums(ctx, p.src, desc); one.err == nil {
+		return
+	}
+	for _, other := range p.heal(desc) {
+		got, err := sums(ctx, other, desc)
+		if err == nil {
+			one.src, one.sums, one.healed, one.err = other, got, true, nil
+			return
+		}
+		one.err = fmt.Errorf("%w; reconstructing it: %v", one.err, err)
+	}
+}
+
 func damage(err error) bool {
 	return errors.Is(err, content.ErrDigest) || errors.Is(err, content.ErrSize)
 }
 
-// revoke notes that a blob is not any more what it was when it was proven.
-func (p *proofs) revoke(desc ocispec.Descriptor, err error) {
+// revoke notes that a blob is not any more what it was when it was proven. Where it may be
+// healed and was not, it is proven anew for whoever asks next.
+func (p *proofs) revoke(desc ocispec.Descriptor, was *proof, err error) {
+	again := !was.healed && len(p.heal(desc)) > 0
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.seen[desc.Digest] != was {
+		return // another has found it, and what is known now is newer
+	}
 	delete(p.seen, desc.Digest)
-	if damage(err) {
+	if damage(err) && !again {
 		one := &proof{done: make(chan struct{}), err: err}
 		close(one.done)
 		p.seen[desc.Digest] = one
@@ -136,7 +162,7 @@ func (p *proofs) failed(d digest.Digest) error {
 }
 
 // sums reads a blob to its end. It returns the sums of its slices if it is what desc names.
-func sums(ctx context.Context, src Source, desc ocispec.Descriptor) ([]sum, error) {
+func sums(ctx context.Context, src content.Fetcher, desc ocispec.Descriptor) ([]sum, error) {
 	rc, err := src.Fetch(ctx, desc, 0)
 	if err != nil {
 		return nil, err
@@ -166,7 +192,7 @@ func sums(ctx context.Context, src Source, desc ocispec.Descriptor) ([]sum, erro
 // out.
 type proven struct {
 	ctx  context.Context
-	src  Source
+	src  content.Fetcher
 	desc ocispec.Descriptor
 	size int64
 	sums []sum

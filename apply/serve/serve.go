@@ -4,7 +4,8 @@
 // Invariants. Only what the [Catalog] names is served, under the names that it has there; no
 // path is made from a request. Nothing is written anywhere, and every method that would is
 // refused. No byte of a blob leaves before all of the blob has been hashed and found right,
-// and none that has changed since: see proofs. Bytes and media types are those of the source.
+// and none that has changed since: see proofs. Bytes and media types are those of the source,
+// or of what heals it, which is proven like it.
 package serve
 
 import (
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"pannier/bundle/content"
 )
@@ -28,7 +30,10 @@ type Source interface {
 type Options struct {
 	Source  Source
 	Catalog *Catalog
-	Pulled  func(Pull) // told of every request once it has been answered; calls run at the same time; may be nil
+	// Heal lists what else may have a blob or manifest that is not right in Source, as parity
+	// does, to be asked in that order. What they return is not trusted either. May be nil.
+	Heal   func(ocispec.Descriptor) []content.Fetcher
+	Pulled func(Pull) // told of every request once it has been answered; calls run at the same time; may be nil
 }
 
 // Pull is one request that was answered, or was not. Its texts come from the client.
@@ -42,6 +47,7 @@ type Pull struct {
 	Digest     digest.Digest // of what it stands for, or ""
 	Status     int           // of the answer
 	Bytes      int64         // of its body that were sent
+	Healed     bool          // Source had no right copy, and one of Heal had
 	Told       string        // what the client was told instead, of a request that was refused
 	Err        error         // why it could not be answered well: the source's fault, or the client went away
 }
@@ -52,11 +58,16 @@ type Handler struct {
 	repos  map[string]*repository
 	pulled func(Pull)
 	proofs *proofs
+	heal   func(ocispec.Descriptor) []content.Fetcher
 }
 
 // New makes a Handler. It must be closed once no request is under way any more.
 func New(opts Options) *Handler {
-	h := &Handler{src: opts.Source, repos: opts.Catalog.repos, pulled: opts.Pulled, proofs: newProofs(opts.Source)}
+	h := &Handler{src: opts.Source, repos: opts.Catalog.repos, pulled: opts.Pulled, heal: opts.Heal}
+	if h.heal == nil {
+		h.heal = func(ocispec.Descriptor) []content.Fetcher { return nil }
+	}
+	h.proofs = newProofs(opts.Source, h.heal)
 	if h.pulled == nil {
 		h.pulled = func(Pull) {}
 	}

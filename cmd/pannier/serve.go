@@ -116,6 +116,7 @@ func (s *session) serve(ctx context.Context, f *serveFlags, args []string) error
 	if len(result.Repositories) == 0 {
 		s.warnAll(result.Warnings)
 	}
+	s.warnAll(result.Healed)
 	return err
 }
 
@@ -233,6 +234,9 @@ func (s *session) sayPull(p serve.Pull, all bool) {
 	line := fmt.Sprintf("%s %s %s %d %s", p.Client, p.Method, what, p.Status, content.SizeText(p.Bytes))
 	if p.Agent != "" {
 		line += " " + p.Agent
+	}
+	if p.Healed {
+		line += ": reconstructed from the drive's parity"
 	}
 	if p.Told != "" {
 		line += ": " + p.Told
