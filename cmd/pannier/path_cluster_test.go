@@ -13,9 +13,9 @@ import (
 	"pannier/bundle/release/sample"
 )
 
-// TestPath packs a path of two updates, and takes the cluster along it, one update after the
+// TestClusterPath packs a path of two updates, and takes the cluster along it, one update after the
 // other, by the same command from the drive and from a folder of objects.
-func TestPath(t *testing.T) {
+func TestClusterPath(t *testing.T) {
 	hop := trip.Make(t, sample.Options{Version: toVersion, Components: 3, Previous: []string{fromVersion}})
 	last := trip.Make(t, sample.Options{Version: "4.17.2", Components: 3, Previous: []string{toVersion}})
 	y := newYardPacked(t, []*sample.Release{hop, last}, func(y *yard) { packPath(y, hop, last) }, fromVersion, "v1.29.6", nil)
@@ -50,8 +50,8 @@ func TestPath(t *testing.T) {
 	}
 }
 
-// TestPathBeside lists what there is to choose from where no packed update leads on.
-func TestPathBeside(t *testing.T) {
+// TestClusterPathBeside lists what there is to choose from where no packed update leads on.
+func TestClusterPathBeside(t *testing.T) {
 	hop := trip.Make(t, sample.Options{Version: toVersion, Components: 3, Previous: []string{fromVersion}})
 	last := trip.Make(t, sample.Options{Version: "4.17.2", Components: 3, Previous: []string{toVersion}})
 	y := newYardPacked(t, []*sample.Release{hop, last}, func(y *yard) { packPath(y, hop, last) }, "4.16.5", "v1.29.6", nil)
