@@ -66,7 +66,8 @@ type ServedRelease struct {
 // ends, which is no error. Nothing is written to the drive. What is missing, cut or damaged is
 // reconstructed from the drive's parity when it is asked for. What no parity covers is not
 // served if it is missing or cut, nor what names it; what turns out to be damaged while it is
-// asked for, and cannot be reconstructed, is refused then. The error joins one error for each refusal, those of the beginning and those since.
+// asked for, and cannot be reconstructed, is refused then. The error joins one error for each
+// refusal, those of the beginning and those since.
 //
 // Errors are those of [Unpack] as far as they speak of the drive; [layout.ErrGone] ends the
 // service.
