@@ -290,6 +290,7 @@ func (r *Repair) removeTemporary() error {
 			names = append(names, dirObjects+"/"+name)
 		}
 	}
+	names = slices.Concat(names, r.temporaryPrograms(dirClients, 2), r.temporaryPrograms(dirTools, 1))
 	for _, name := range names {
 		if err := r.l.RemoveFile(name + ".new"); err != nil && !errors.Is(err, layout.ErrUnsafe) {
 			return err

@@ -57,6 +57,9 @@ func (r *Repair) restoreFiles(ctx context.Context, b *Bundle, walked *Contents) 
 	if err := r.copyBack(b); err != nil {
 		return err
 	}
+	if err := r.restorePrograms(ctx, b, walked); err != nil {
+		return err
+	}
 	return r.parityFiles(ctx, f.want)
 }
 

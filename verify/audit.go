@@ -62,7 +62,7 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 		return nil, err
 	}
 	defer b.Close()
-	a := &audit{opts: opts, b: b, l: b.Layout, report: &Report{Releases: []Release{}, Findings: []Finding{}, Notes: []string{}}}
+	a := &audit{opts: opts, b: b, l: b.Layout, unlike: map[string]error{}, report: &Report{Releases: []Release{}, Findings: []Finding{}, Notes: []string{}}}
 	if err := a.expect(ctx); err != nil {
 		return nil, err
 	}
@@ -105,6 +105,7 @@ type audit struct {
 	expected map[digest.Digest]store.Record // blobs that must be there
 	pending  map[digest.Digest]store.Record // blobs of what is not sealed yet
 	mendable map[digest.Digest]bool         // damaged blobs that parity can heal
+	unlike   map[string]error               // clients that are not those of the release, or could not be compared, by path
 	selected map[string]bool                // tags that --release leaves in; nil means all
 }
 

@@ -78,6 +78,7 @@ func (a *audit) clients(ctx context.Context, sums map[string]digest.Digest) erro
 		if err != nil {
 			return err
 		}
+		maps.Copy(a.unlike, wrong)
 		for _, name := range slices.Sorted(maps.Keys(wrong)) {
 			if !a.reported(name) {
 				a.find(Finding{Kind: KindCorrupt, Path: name, Images: []string{rel.Tag}, Detail: wrong[name].Error()})

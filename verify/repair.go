@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"path"
 	"slices"
 	"strings"
 
@@ -113,6 +114,8 @@ func (a *audit) judge(ctx context.Context) {
 		case f.Kind == KindExtra: // a link in the place of a file or folder of ours, perhaps
 			f.Healable = sealed && bundle.SmallFolder(f.Path) || a.b.Restorable(ctx, f.Path, a.walked)
 		case !sealed || a.b.Blocked(f.Path):
+		case inPrograms(f.Path):
+			f.Healable = a.b.Seal != nil && a.restorable(f.Path, whole)
 		default:
 			f.Healable = whole || a.b.Restorable(ctx, f.Path, a.walked)
 		}
@@ -122,6 +125,21 @@ func (a *audit) judge(ctx context.Context) {
 		}
 	}
 	a.listLost()
+}
+
+// restorable judges a client or tool: a client is taken out of the images of its release again,
+// and a list of sums is made again; a tool is nowhere else on the drive. whole says that all
+// blobs are right or can be healed.
+func (a *audit) restorable(name string, whole bool) bool {
+	if path.Base(name) == "sha256sum.txt" {
+		return a.unlike[name] == nil
+	}
+	if !strings.HasPrefix(name, "pannier/clients/") {
+		return false
+	}
+	// What could not be compared, because a blob of the image is damaged, can be once it is healed.
+	err := a.unlike[name]
+	return err == nil || whole && !errors.Is(err, bundle.ErrDamaged)
 }
 
 // listLost notes what of the damage only others can heal.
