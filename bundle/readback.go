@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
 	"pannier/bundle/content"
+	"pannier/bundle/layout"
 	"pannier/store"
 )
 
@@ -33,7 +36,7 @@ func (p *packer) readBack(ctx context.Context, g uint64, id digest.Digest) (Read
 		r.ev.Total += b.Size
 		r.ev.TotalBlobs++
 	}
-	var todo []ocispec.Descriptor
+	var todo, all []ocispec.Descriptor
 	for _, d := range slices.Sorted(maps.Keys(p.items)) {
 		it := p.items[d]
 		if it.state == stateSealed {
@@ -41,6 +44,7 @@ func (p *packer) readBack(ctx context.Context, g uint64, id digest.Digest) (Read
 		}
 		rb.Blobs++
 		rb.Bytes += it.desc.Size
+		all = append(all, ocispec.Descriptor{Digest: d, Size: it.desc.Size})
 		if !covered[d] {
 			todo = append(todo, ocispec.Descriptor{Digest: d, Size: it.desc.Size})
 			r.ev.Total += it.desc.Size
@@ -49,12 +53,13 @@ func (p *packer) readBack(ctx context.Context, g uint64, id digest.Digest) (Read
 	}
 	if err := r.compare(ctx, todo); err != nil {
 		p.forget(err)
+		err = r.compareAll(ctx, all, err)
 		return ReadBack{}, nil, err
 	}
 	files, err := p.writeParity(ctx, p.cover, g, id, func(n int64) { r.add(n, 0) })
 	if err != nil {
 		p.forget(err)
-		return ReadBack{}, nil, err
+		return ReadBack{}, nil, r.compareAll(ctx, all, err)
 	}
 	r.add(0, len(covered))
 	out := maps.Clone(p.cover.kept)
@@ -96,6 +101,53 @@ func (r *reader) compare(ctx context.Context, blobs []ocispec.Descriptor) error 
 		})
 	}
 	return g.Wait()
+}
+
+// maxBad is how many bad blobs an error lists.
+const maxBad = 20
+
+// compareAll reads all blobs back once one of them was not what was written, as cause says: how
+// many they are tells a bad place from a false drive. It returns an error that lists the first
+// of them and wraps cause, or cause alone where that is no damage or nothing more is known.
+func (r *reader) compareAll(ctx context.Context, blobs []ocispec.Descriptor, cause error) error {
+	if !isDamage(cause) {
+		return cause
+	}
+	r.mu.Lock()
+	r.ev = Event{Phase: PhaseReadBack, TotalBlobs: len(blobs)}
+	for _, d := range blobs {
+		r.ev.Total += d.Size
+	}
+	r.mu.Unlock()
+	bad, named := 0, []error{}
+	for _, desc := range blobs {
+		sums, err := r.p.index.Slices(desc.Digest)
+		if err == nil {
+			err = r.p.layout.ReadBack(ctx, desc, sums, func(n int64) { r.add(n, 0) })
+		}
+		r.add(0, 1)
+		switch {
+		case err == nil:
+			continue
+		case !isDamage(err), errors.Is(r.p.layout.Diagnose(err), layout.ErrGone):
+			return cause // the drive is gone, or somebody has had enough
+		}
+		if bad++; len(named) < maxBad {
+			named = append(named, err)
+		}
+	}
+	if bad < 2 {
+		return cause
+	}
+	if n := bad - len(named); n > 0 {
+		named = append(named, fmt.Errorf("and %d more", n))
+	}
+	return fmt.Errorf("%w\n%d of %d blobs are not as they were written:\n%w", cause, bad, len(blobs), errors.Join(named...))
+}
+
+// isDamage reports whether a drive returned other bytes than it was given, or cannot read them.
+func isDamage(err error) bool {
+	return errors.Is(err, content.ErrDigest) || errors.Is(err, content.ErrSize) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.EIO)
 }
 
 // forget takes back that blobs are complete when the drive does not return what was written:
