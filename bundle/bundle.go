@@ -103,8 +103,13 @@ func Open(ctx context.Context, media string, opts OpenOptions) (*Bundle, error) 
 	if err != nil {
 		return nil, layout.Diagnose(media, err)
 	}
+	return openAt(ctx, l, opts)
+}
+
+// openAt is [Open] of a layout, which it closes if that fails.
+func openAt(ctx context.Context, l *layout.Layout, opts OpenOptions) (*Bundle, error) {
 	b := &Bundle{Layout: l}
-	err = b.read(ctx, opts)
+	err := b.read(ctx, opts)
 	if err == nil {
 		err = b.unlisted
 	}

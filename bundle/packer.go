@@ -149,8 +149,7 @@ func (p *packer) open(ctx context.Context) error {
 			return nil
 		}
 	}
-	p.have, err = Open(ctx, media, OpenOptions{Cache: p.opts.Cache, Logger: p.log})
-	if err != nil {
+	if p.have, err = p.openHave(ctx); err != nil {
 		return err
 	}
 	if p.have.IndexProblem != nil && p.have.Index != nil {
@@ -161,6 +160,24 @@ func (p *packer) open(ctx context.Context) error {
 	}
 	p.recall()
 	return nil
+}
+
+// openHave opens the bundle on the drive, or what a power cut has left of one.
+func (p *packer) openHave(ctx context.Context) (*Bundle, error) {
+	opts := OpenOptions{Cache: p.opts.Cache, Logger: p.log}
+	b, err := Open(ctx, p.opts.Media, opts)
+	if !errors.Is(err, ErrNotBundle) {
+		return b, err
+	}
+	if left, rerr := remains(p.opts.Media); rerr != nil || !left {
+		return nil, err
+	}
+	p.warn("%s holds only a part of a bundle, as a power cut leaves on a drive that says that it has written what it has not: what is right of it is kept; do not trust this drive", p.opts.Media)
+	l, err := layout.Open(p.opts.Media, layout.Options{Damaged: true})
+	if err != nil {
+		return nil, err
+	}
+	return openAt(ctx, l, opts)
 }
 
 // takeBase finds out what the drive holds beside what is asked for. index.json without a

@@ -13,6 +13,10 @@ import (
 	"pannier/store"
 )
 
+// startSign stands in every START-HERE.txt, and tells it from a file of that name that somebody
+// else wrote.
+const startSign = "It was written by pannier."
+
 // startHere is START-HERE.txt: for a person who finds the drive and knows nothing of it. It
 // depends on nothing but what is on the drive, so that packing nothing new changes nothing;
 // when that was, the seal says.
@@ -23,7 +27,7 @@ func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, d
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("This drive carries OpenShift release images into a network without internet.")
-	line("It was written by pannier. It is for the administrator of the cluster there.")
+	line(startSign + " It is for the administrator of the cluster there.")
 	line("")
 	line("Bundle %s", id)
 	line("This id stands for exactly what is on the drive. Whoever packed it has it")
