@@ -13,6 +13,9 @@ import (
 	"pannier/bundle/content"
 )
 
+// layoutMarker is the text of oci-layout.
+const layoutMarker = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
+
 // signs are what tells a file of ours in the root from one of the same name that somebody else
 // wrote.
 var signs = map[string]string{
@@ -45,7 +48,12 @@ func remains(dir string) (bool, error) {
 		case !e.Type().IsRegular():
 			return false, nil
 		case name == ocispec.ImageLayoutFile:
-			found = true
+			// Another text than ours may be another's, or of a version that is not known here.
+			raw, err := readStart(filepath.Join(dir, e.Name()), 4096)
+			if err != nil {
+				return false, err
+			}
+			found, hollow = true, hollow && strings.HasPrefix(layoutMarker, string(bytes.Trim(raw, "\x00")))
 		case signs[name] != "":
 			found = true
 			sign, empty, err := looksOurs(filepath.Join(dir, e.Name()), signs[name])
@@ -96,14 +104,19 @@ func onlyBlobs(dir string) (ours, empty bool, err error) {
 
 // looksOurs looks for a sign in a file, and reports whether there is nothing in it but zeros.
 func looksOurs(name, sign string) (ours, hollow bool, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return false, false, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxIndexJSON))
+	raw, err := readStart(name, maxIndexJSON)
 	if err != nil {
 		return false, false, err
 	}
 	return bytes.Contains(raw, []byte(sign)), len(bytes.Trim(raw, "\x00")) == 0, nil
+}
+
+// readStart reads at most limit bytes of a file.
+func readStart(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
 }

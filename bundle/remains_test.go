@@ -44,6 +44,9 @@ func TestPackOntoRemains(t *testing.T) {
 		"somebody's own text": {func(m string) error {
 			return errors.Join(drop(m, "SHA256SUMS", "index.json", "blobs"), put(m, "START-HERE.txt", "holidays"))
 		}, false},
+		"a layout of another version, begun": {func(m string) error {
+			return errors.Join(drop(m, "START-HERE.txt", "SHA256SUMS", "index.json", "blobs"), put(m, "oci-layout", `{"imageLayoutVersion":"2.0.0"}`))
+		}, false},
 		"other files beside":      {func(m string) error { return put(m, "thesis.doc", "x") }, false},
 		"other files among blobs": {func(m string) error { return put(m, "blobs/sha256/"+hex[1:], "x") }, false},
 		"another folder of blobs": {func(m string) error { return os.Mkdir(filepath.Join(m, "blobs", "sha512"), 0o755) }, false},

@@ -249,7 +249,7 @@ func (f *files) copied(name string) ([]byte, bool) {
 func (f *files) again(name string) ([]byte, bool) {
 	switch name {
 	case ocispec.ImageLayoutFile:
-		return []byte(`{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`), true
+		return []byte(layoutMarker), true
 	case fileStart:
 		return []byte(startHere(ID(f.b.Index), f.b.Index, f.walked.Releases, f.walked.Destination(), toolsIn(f.want))), true
 	}
