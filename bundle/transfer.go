@@ -224,6 +224,31 @@ func (t *transfer) giveWay(it *item) error {
 	return t.p.layout.RemoveBlob(it.desc.Digest)
 }
 
+// roomSlack, in bytes, is what the estimate of what is still to come may be too high by:
+// snapshots of the index are in no plan, and what is under way is counted a little late.
+const roomSlack = 64 << 20
+
+// checkRoom compares what is still to come with what is free by now: other programs may write to
+// the drive too, and somebody who is told hours before the drive is full can do something.
+func (t *transfer) checkRoom() error {
+	var left int64
+	for _, it := range t.p.items {
+		if it.state == stateAbsent {
+			left += it.desc.Size - it.begun
+		}
+	}
+	t.mu.Lock()
+	left -= t.total.Done
+	t.mu.Unlock()
+	left += parity.Size(t.p.opts.Parity, t.p.cover.bare)
+	space, err := layout.StatSpace(t.p.opts.Media)
+	if err != nil || space.Free+roomSlack >= left {
+		return nil // a drive that is gone is found by whoever writes to it
+	}
+	return fmt.Errorf("%s: other programs write to it too: %s are needed still and %s are free: %w",
+		t.p.opts.Media, content.SizeText(left), content.SizeText(space.Free), layout.ErrNoSpace)
+}
+
 // fetchTries is how often something is fetched that arrives with wrong bytes.
 const fetchTries = 3
 
@@ -274,6 +299,9 @@ func (t *transfer) record(ctx context.Context) error {
 			bytes += f.it.desc.Size
 			sinceSnapshot += f.it.desc.Size
 		case <-tick.C:
+			if err := t.checkRoom(); err != nil {
+				return err
+			}
 		}
 		if len(batch) >= flushBlobs || bytes >= flushBytes || time.Since(last) >= flushEvery {
 			if err := flush(); err != nil {

@@ -145,6 +145,24 @@ func TestFullDrive(t *testing.T) {
 	exits(t, 0)(f.audit(t, media))
 }
 
+// What is free is compared again while blobs arrive: pack ends long before the drive is full
+// when another program takes the room that was there at the start.
+func TestFullDriveMeanwhile(t *testing.T) {
+	f := newDrives(t, trip.Make(t, sample.Options{Components: 3, LargeLayer: 100 << 20, LargeLayers: 2}))
+	d := baddrive.New(t, baddrive.Options{Size: 512 << 20, Rate: 60 << 20})
+	media := filepath.Join(d.Plug(), "drive")
+	calls := 0
+	d.Set(func(o *baddrive.Options) {
+		o.OnWrite = func(k int) {
+			if calls++; calls == 30 {
+				d.FillTo(80 << 20)
+			}
+		}
+	})
+	exits(t, exitSpace, "other programs write to it too", "are needed still", media)(f.pack(t, media, "4.8.21", "--parity", "0"))
+	exits(t, exitIncomplete)(f.audit(t, media))
+}
+
 // A drive that holds less than it says, or has bad cells, is found out when what was written
 // is read back, and never sealed. The page cache would have said otherwise.
 func TestFalseDrive(t *testing.T) {

@@ -177,6 +177,9 @@ func (d *Drive) Leave(n int64) {
 // Fill has other programs take all that is free. It is for OnWrite, under whose lock it runs.
 func (d *Drive) Fill() { d.taken += d.free() }
 
+// FillTo is Fill that leaves n bytes.
+func (d *Drive) FillTo(n int64) { d.taken += d.free() - n }
+
 func (d *Drive) free() int64 { return max(0, d.opts.Size-d.taken-d.root.used()) }
 
 // Damage flips a bit of what the medium holds of a file.
