@@ -1,6 +1,7 @@
 package bundle_test
 
 import (
+	"bytes"
 	"errors"
 	"maps"
 	"math/rand/v2"
@@ -49,15 +50,15 @@ func TestKilled(t *testing.T) {
 	}
 	r := trip.Make(t, sample.Options{Components: 4, LayerSize: 8 << 10, LargeLayer: 2 << 20, LargeLayers: 2})
 	o := trip.NewOrigin(t, r)
-	media := trip.Drive(t)
-	cmd, fetching := child(t, o, media)
+	reference := trip.Drive(t)
+	cmd, fetching := child(t, o, reference)
 	<-fetching
-	begun := time.Now()
+	began := time.Now()
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	took := time.Since(begun)
-	want := refer(t, media)
+	took := time.Since(began)
+	want := refer(t, reference)
 	sizes := map[string]int64{}
 	for d, rec := range want.records {
 		sizes[d.Encoded()] = rec.Size
@@ -81,6 +82,7 @@ func TestKilled(t *testing.T) {
 			t.Errorf("kill %d: audit: %v %+v", i, err, report)
 		}
 		whole := (&recovery{sizes: sizes}).whole(t, media)
+		begun := begunRight(t, media, reference, whole)
 		o.Log.Before(nil)
 		o.Log.Take()
 		opts, err := aloneOptions([]string{o.Registry.Host, media, filepath.Join(t.TempDir(), "cache")})
@@ -109,6 +111,11 @@ func TestKilled(t *testing.T) {
 		if !res.Unchanged && res.Moved > total-there-res.Resumed {
 			t.Errorf("kill %d: %d bytes were moved, with %d of %d there and %d resumed", i, res.Moved, there, total, res.Resumed)
 		}
+		// Of what was begun only what had not arrived is fetched: a killed program loses nothing
+		// that it wrote.
+		if !res.Unchanged && res.Moved > total-there-begun {
+			t.Errorf("kill %d: %d bytes were moved, with %d of %d there and %d begun", i, res.Moved, there, total, begun)
+		}
 		got := refer(t, media)
 		if got.id != want.id || !maps.Equal(got.blobs, want.blobs) || !reflect.DeepEqual(got.records, want.records) {
 			t.Errorf("kill %d: the bundle is another than without it", i)
@@ -118,4 +125,26 @@ func TestKilled(t *testing.T) {
 	if ended > kills*3/4 || kept == 0 && allFaults {
 		t.Error("the kills came too late, or nothing was there yet")
 	}
+}
+
+// begunRight counts the bytes in partial files that are the beginning of their blobs, as the
+// reference has them.
+func begunRight(t *testing.T, media, reference string, whole map[string]bool) (n int64) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(media, "pannier", "partial", "*.download"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		hex := strings.TrimSuffix(filepath.Base(name), ".download")
+		have, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(filepath.Join(reference, "blobs", "sha256", hex))
+		if err == nil && !whole[hex] && bytes.HasPrefix(want, have) {
+			n += int64(len(have))
+		}
+	}
+	return n
 }
