@@ -9,12 +9,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pannier/bundle/release/sample"
 )
 
 // The whole trip on the file systems that drives really have. Between the steps the drive is
-// pulled and put back, the last time with its switch on write protection.
+// pulled and put back, the last time with its switch on write protection. Then another pack is
+// killed on its way.
 func TestDrives(t *testing.T) {
 	c := newCargo(t, sample.Options{})
 	source := startDistribution(t, gate{})
@@ -43,6 +45,20 @@ func TestDrives(t *testing.T) {
 			x.unpack(t, 0)
 			x.arrived(t)
 			unchanged(t, x.media, before)
+
+			// Another one, whose pack is killed: the same command goes on. The checker is not asked
+			// after that: fusefat leaves it FATs that differ.
+			d.eject(t)
+			d.attach(t, "")
+			slow := startFront(t, source, 50*time.Millisecond, 0)
+			y := newTrip(t, c, slow.host, x.target)
+			y.media = filepath.Join(d.dir, "killed")
+			y.killed(t, slow, 9)
+			y.source = source.host
+			y.pack(t, 0)
+			d.eject(t)
+			d.attach(t, "ro")
+			y.whole(t)
 		})
 	}
 }

@@ -322,6 +322,27 @@ func TestTripWithTokens(t *testing.T) {
 	noSecrets(t, x.media, []outcome{o, p}, alice, bob, carol, dave, "eyJ")
 }
 
+// killed packs and is killed once so many blobs more have been asked for at f, the source.
+func (x *trip) killed(t *testing.T, f *front, moment int) {
+	t.Helper()
+	start := f.count()
+	cmd := x.user.command(t.Context(), mustProgram(t), x.packArgs()...)
+	var log lockedBuffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); f.count()-start < moment; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			cmd.Process.Kill()
+			cmd.Wait()
+			t.Fatalf("pack fetched %d blobs in a minute, not %d\n%s", f.count()-start, moment, &log)
+		}
+	}
+	cmd.Process.Signal(syscall.SIGKILL)
+	cmd.Wait()
+}
+
 // Whoever pulls the plug finds an incomplete drive, and the same command continues.
 func TestTripCutShort(t *testing.T) {
 	c := newCargo(t, sample.Options{LargeLayers: 4})
@@ -332,22 +353,7 @@ func TestTripCutShort(t *testing.T) {
 
 	exe := mustProgram(t)
 	for _, moment := range []int{1, 7, 15} {
-		start := f.count()
-		cmd := x.user.command(t.Context(), exe, x.packArgs()...)
-		var log lockedBuffer
-		cmd.Stdout, cmd.Stderr = &log, &log
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		for deadline := time.Now().Add(time.Minute); f.count()-start < moment; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				cmd.Process.Kill()
-				cmd.Wait()
-				t.Fatalf("pack fetched %d blobs in a minute, not %d\n%s", f.count()-start, moment, &log)
-			}
-		}
-		cmd.Process.Signal(syscall.SIGKILL)
-		cmd.Wait()
+		x.killed(t, f, moment)
 		o := x.user.run(t, exe, "audit", x.media, "--keyring", x.keyring)
 		// Early enough there is not even a layout.
 		if _, err := os.Stat(filepath.Join(x.media, "oci-layout")); err == nil && o.code != 3 {
