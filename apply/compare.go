@@ -15,6 +15,7 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/remote"
+	"pannier/store"
 )
 
 // checkSizes finds what is missing or cut, in seconds, before anything is read.
@@ -58,10 +59,17 @@ func (u *unpacker) checkSize(desc ocispec.Descriptor) {
 // compare asks the registry what it has. A manifest that it has stands for its children,
 // unless every blob is to be asked for.
 func (u *unpacker) compare(ctx context.Context) error {
+	if err := u.askTags(ctx); err != nil {
+		return err
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(2 * u.opts.Jobs)
 	for _, img := range u.images {
-		for _, n := range img.nodes {
+		for i, n := range img.nodes {
+			if i == 0 && img.tagged {
+				img.present[n.Descriptor.Digest] = true
+				continue
+			}
 			g.Go(func() error {
 				ok, err := img.repo.Exists(gctx, n.Descriptor)
 				if err != nil {
@@ -129,6 +137,45 @@ func (u *unpacker) compare(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// askTags asks for images by their tags: where that points to the right manifest, it is there,
+// and need not be asked for by its digest too. It is tried where a release was pushed whole
+// before, which its own tag says, that is written last; elsewhere it would be one question more.
+func (u *unpacker) askTags(ctx context.Context) error {
+	if u.opts.CheckAll {
+		return nil
+	}
+	ask := func(ctx context.Context, img *image) error {
+		if img.tag == "" || len(img.nodes) == 0 {
+			return nil
+		}
+		root := img.nodes[0].Descriptor
+		have, err := img.repo.Resolve(ctx, img.tag)
+		if err != nil && !isAbsent(err) && !errors.Is(err, remote.ErrRefused) {
+			return err
+		}
+		img.tagged = err == nil && have.Digest == root.Digest && have.Size == root.Size
+		return nil
+	}
+	whole := map[string]bool{}
+	for _, img := range u.images {
+		if img.record.Kind != store.KindRelease {
+			continue
+		}
+		if err := ask(ctx, img); err != nil {
+			return err
+		}
+		whole[img.record.Release] = img.tagged
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2 * u.opts.Jobs)
+	for _, img := range u.images {
+		if img.record.Kind != store.KindRelease && whole[img.record.Release] {
+			g.Go(func() error { return ask(gctx, img) })
+		}
+	}
+	return g.Wait()
 }
 
 // plan sums up what is to be done.

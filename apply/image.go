@@ -32,6 +32,7 @@ type image struct {
 	blobs   []ocispec.Descriptor
 	err     error // why it cannot be pushed: a manifest that could not be read
 	present map[digest.Digest]bool
+	tagged  bool // the registry's tag was seen to point to the right manifest
 }
 
 // Fetch opens a blob at the first source that has one of its size.

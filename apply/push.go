@@ -480,7 +480,7 @@ func (u *unpacker) pushTags(ctx context.Context, which func(*image) bool) error 
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(u.opts.Jobs)
 	for _, img := range u.images {
-		if img.tag == "" || !which(img) || !u.good(img) || u.unread(img.record.Release) {
+		if img.tag == "" || img.tagged || !which(img) || !u.good(img) || u.unread(img.record.Release) {
 			continue
 		}
 		g.Go(func() error {

@@ -163,7 +163,15 @@ func TestUnpackEverything(t *testing.T) {
 			}
 			opts := site.Options(c.media)
 			opts.MissingOnly = true
+			site.Log.Take()
 			lazy, err := apply.Unpack(t.Context(), opts)
+			for _, q := range site.Log.Take() {
+				for _, c := range r.Components {
+					if q.Method == http.MethodHead && q.Manifest() == c.Digest.String() {
+						t.Errorf("%s was asked for by its digest, and by its tag", c.Name)
+					}
+				}
+			}
 			if err != nil || lazy.Skipped.Blobs != res.Pushed.Blobs || lazy.Present.Blobs+lazy.Pushed.Blobs != 0 {
 				t.Errorf("missing only: %+v, %v", lazy, err)
 			}

@@ -34,6 +34,9 @@ func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
 			idx = nil // what is wanted counts, not what an index.json of yesterday names
 		}
 		c, err := contentsFromStore(x, idx)
+		if err == nil && b.Seal != nil {
+			b.Pending = c.pending(x)
+		}
 		cleanup()
 		if err != nil {
 			last = fmt.Errorf("%s: %w", indexName(g), err)
@@ -44,28 +47,37 @@ func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
 	return nil, last
 }
 
-// pendingRecords reads what a pack that did not finish noted in the newest index. It explains
-// files; nothing depends on it.
+// pendingRecords reads what a pack that did not finish noted in an index that is newer than
+// the sealed one, or else in that. It explains files; nothing depends on it.
 func (b *Bundle) pendingRecords(cache string) map[digest.Digest]store.Record {
 	for _, g := range b.generations(indexPrefix, indexSuffix) {
-		if g < b.Seal.Generation {
+		if g <= b.Seal.Generation {
 			break
 		}
 		x, cleanup, err := b.openIndexCopy(g, cache)
 		if err != nil {
 			continue
 		}
-		c, err := contentsFromStore(x, nil)
+		pending := b.Contents.pending(x)
 		cleanup()
-		if err != nil {
-			continue
+		if pending != nil {
+			return pending
 		}
-		for d := range b.Contents.Records {
-			delete(c.Records, d)
-		}
-		return c.Records
 	}
-	return nil
+	return b.Pending
+}
+
+// pending are the records of an index that are not among the contents; nil if it cannot be
+// read.
+func (c *Contents) pending(x *store.Index) map[digest.Digest]store.Record {
+	all, err := contentsFromStore(x, nil)
+	if err != nil {
+		return nil
+	}
+	for d := range c.Records {
+		delete(all.Records, d)
+	}
+	return all.Records
 }
 
 // IndexPath is where the bbolt index stands that counts, below the root.
