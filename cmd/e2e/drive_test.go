@@ -22,6 +22,7 @@ type drive struct {
 	image  string // file that holds the file system, "" for a plain folder
 	attach func(t *testing.T, options string)
 	detach func(t *testing.T)
+	frail  string // what the driver that it was mounted with does not do well; "" is nothing
 }
 
 func (d *drive) media() string { return filepath.Join(d.dir, "mirror") }
@@ -115,6 +116,7 @@ type fileSystem struct {
 	fuseRO []string // the same, read-only
 	loop   bool     // the FUSE driver wants a block device
 	check  []string // looks for damage without repairing it
+	frail  string   // what the FUSE driver does not do well
 }
 
 var fileSystems = []fileSystem{
@@ -123,7 +125,8 @@ var fileSystems = []fileSystem{
 	{name: "exfat", mkfs: []string{"mkfs.exfat"}, pkg: "exfatprogs exfat-fuse", kernel: "exfat",
 		fuse: []string{"mount.exfat-fuse"}, fuseRO: []string{"mount.exfat-fuse", "-o", "ro"}, loop: true, check: []string{"fsck.exfat", "-n"}},
 	{name: "vfat", mkfs: []string{"mkfs.vfat", "-F", "32"}, pkg: "dosfstools fusefat", kernel: "vfat",
-		fuse: []string{"fusefat", "-o", "rw+"}, fuseRO: []string{"fusefat", "-o", "ro"}, check: []string{"fsck.vfat", "-n"}},
+		fuse: []string{"fusefat", "-s", "-o", "rw+"}, fuseRO: []string{"fusefat", "-s", "-o", "ro"}, check: []string{"fsck.vfat", "-n"},
+		frail: "now and then it returns the end of a file wrong; when a process is killed that had files open, its two FATs differ, and it may refuse writes from then on"},
 	{name: "ntfs", mkfs: []string{"mkntfs", "-Q", "-q", "-F"}, pkg: "ntfs-3g", kernel: "ntfs3",
 		fuse: []string{"ntfs-3g"}, fuseRO: []string{"ntfs-3g", "-o", "ro"}, loop: true},
 }
@@ -191,6 +194,7 @@ func (fsys fileSystem) mount(t *testing.T, d *drive, options string) {
 		t.Fatalf("%s: %v\n%s", driver, err, out)
 	}
 	t.Logf("%s: %s, since the kernel has none", fsys.name, filepath.Base(driver))
+	d.frail = fsys.frail
 	d.detach = func(t *testing.T) { t.Helper(); unmount(t, d.dir); release() }
 }
 

@@ -26,7 +26,7 @@ func TestDrives(t *testing.T) {
 			d := fsys.insert(t, 320<<20) // the least that XFS takes
 			x := newTrip(t, c, source.host, startDistribution(t, gate{}))
 			x.media = d.media()
-			x.pack(t, 0)
+			x.packOnto(t, d)
 			x.whole(t)
 
 			d.eject(t)
@@ -46,8 +46,11 @@ func TestDrives(t *testing.T) {
 			x.arrived(t)
 			unchanged(t, x.media, before)
 
-			// Another one, whose pack is killed: the same command goes on. The checker is not asked
-			// after that: fusefat leaves it FATs that differ.
+			// Another one, whose pack is killed: the same command goes on.
+			if d.frail != "" {
+				t.Logf("no pack is killed on this driver: %s", d.frail)
+				return
+			}
 			d.eject(t)
 			d.attach(t, "")
 			slow := startFront(t, source, 50*time.Millisecond, 0)
@@ -57,9 +60,31 @@ func TestDrives(t *testing.T) {
 			y.source = source.host
 			y.pack(t, 0)
 			d.eject(t)
+			fsys.fsck(t, d.image)
 			d.attach(t, "ro")
 			y.whole(t)
 		})
+	}
+}
+
+// packOnto packs. A frail driver may give other bytes back than it was given: pack must find
+// that before it seals, and the same command, told to read everything, must heal it.
+func (x *trip) packOnto(t *testing.T, d *drive) {
+	t.Helper()
+	exe, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := x.user.run(t, exe, x.packArgs()...)
+	for range 3 {
+		if d.frail == "" || o.code != 4 || !strings.Contains(o.stderr, "read back: blob ") {
+			break
+		}
+		t.Logf("the driver has lost bytes, and pack has found it: %v", o)
+		o = x.user.run(t, exe, append(x.packArgs(), "--verify")...)
+	}
+	if o.code != 0 {
+		t.Fatal(o)
 	}
 }
 
