@@ -158,12 +158,13 @@ func (p *packer) planPresumed(list []Sized, registries []string) error {
 }
 
 // lacksPresumed reports whether images of the drive need presumed blobs that the other side is
-// not said to hold now.
+// not said to hold now, or that must be carried now.
 func (p *packer) lacksPresumed(tags map[string]bool) bool {
 	images := p.imagesByTag()
+	whole := p.carriedTags(images)
 	for d, r := range p.base.Presumed {
 		for _, t := range r.Images {
-			if tags[t] && !p.held(d, r.Size, images[t]) {
+			if tags[t] && (whole[t] || !p.held(d, r.Size, images[t])) {
 				return true
 			}
 		}

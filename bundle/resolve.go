@@ -174,9 +174,10 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 		if !p.keepsText(rel) || !p.keepsUpdates(rel) {
 			return false, nil
 		}
+		p.asked = append(p.asked, rel.Tag) // what is asked for with it may need more than is there
 		kept := p.keep(ctx, rel.Tag)
-		if kept {
-			p.asked = append(p.asked, rel.Tag)
+		if !kept {
+			p.asked = p.asked[:len(p.asked)-1]
 		}
 		return kept, nil
 	}

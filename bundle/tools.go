@@ -2,8 +2,10 @@ package bundle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -75,10 +77,45 @@ func (p *packer) toolsNeed() (n int64) {
 	return n
 }
 
+// keptTools are the tools that go on standing on the drive: those that its seal covers, each of
+// them hashed where the seal alone is not trusted. Of one that goes somebody is told who may
+// have counted on it.
+func (p *packer) keptTools(ctx context.Context) map[string]digest.Digest {
+	kept := toolsIn(p.sealedPrograms(dirTools))
+	if p.have == nil {
+		return kept
+	}
+	sealed := map[string]digest.Digest{}
+	if !p.trusted && p.have.Seal != nil {
+		sealed = toolsIn(p.have.sums())
+	}
+	for _, pl := range release.Platforms() {
+		name := toolPath(pl)
+		if kept[name] != "" || slices.ContainsFunc(p.opts.Tools, func(t Tool) bool { return t.Platform == pl }) {
+			continue
+		}
+		f, err := p.have.Layout.OpenFile(name)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) || p.have.Seal != nil && p.have.sums()[name] != "" {
+				p.warn("%s cannot be read and is no longer on the drive: --with-tool puts it there again", name)
+			}
+			continue
+		}
+		got, err := digest.SHA256.FromReader(&contextReader{ctx, f})
+		f.Close()
+		if want := sealed[name]; err != nil || want == "" || got != want {
+			p.warn("%s was removed from the drive, whose seal does not vouch for it as it is: --with-tool puts it there again", name)
+			continue
+		}
+		kept[name] = got
+	}
+	return kept
+}
+
 // writeTools writes the tools that are asked for beside those that the seal covers, with their
 // sums, and leaves nothing else in their folder. Nothing names them before SHA256SUMS does.
 func (p *packer) writeTools(ctx context.Context) error {
-	all := toolsIn(p.sealedPrograms(dirTools))
+	all := p.keptTools(ctx)
 	for _, t := range p.lackingTools() {
 		name := toolPath(t.Platform)
 		p.opts.Progress(Event{Phase: PhaseClients, Item: name})
