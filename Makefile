@@ -10,7 +10,7 @@ RACE     ?= ./store/... ./bundle/... ./verify/... ./apply/...
 PARALLEL ?= 8
 # One byte, number or interruption after the other, or gigabytes: others have the same
 # goroutines in a fraction of the time, and `test` has them all.
-NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass|TestPackPulledAnywhere|TestPackOneFault|TestPackInterruptedAtEveryBlob
+NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass|TestPackPulledAnywhere|TestPackOneFault|TestPackInterruptedAtEveryBlob|TestPowerCut|TestRepairCutAnywhere|TestRepairFromParityCutAnywhere|TestEveryBlobDeleted
 # Tests that have a sample of their cases in `test`, and all of them in `faults`.
 FAULTS := TestPowerCut|TestKilled|TestEvery|TestHostileNumbers|TestPackPulledAnywhere|TestPackOneFault|TestTwoGigabytes
 PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
