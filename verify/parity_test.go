@@ -176,6 +176,10 @@ func TestRepairFromParity(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.heals("a blob that is cut")
+	if err := os.Truncate(trip.Blob(d.media, b.Digest), b.Size+1); err != nil {
+		t.Fatal(err)
+	}
+	d.heals("a blob with a byte behind its end")
 
 	for _, name := range d.gen.Files() {
 		d.zero(at(d.media, name), 100, 50)

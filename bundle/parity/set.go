@@ -137,12 +137,14 @@ func (g *Generation) locate(ctx context.Context, k int, progress func(int64)) (D
 		defer f.Close()
 	}
 	buf := make([]byte, min(sliceSize, b.Size))
-	for j := range content.SliceCount(b.Size) {
+	// What stands behind the end of a blob is damage too, if no slice's: the last one counts.
+	long, last := f != nil && f.Size() > b.Size, content.SliceCount(b.Size)-1
+	for j := range last + 1 {
 		if err := ctx.Err(); err != nil {
 			return d, err
 		}
 		part := buf[:min(sliceSize, b.Size-j*sliceSize)]
-		if f == nil || !readAt(f, part, j*sliceSize) || b.Sums.Check(j, part) != nil {
+		if f == nil || !readAt(f, part, j*sliceSize) || b.Sums.Check(j, part) != nil || long && j == last {
 			d.Slices = append(d.Slices, j)
 		}
 		if progress != nil {
