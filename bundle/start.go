@@ -123,21 +123,19 @@ func startTools(line func(string, ...any), tools map[string]digest.Digest) {
 
 // startProof says how the drive is checked without this program. Every way must come to
 // WHOLE only if nothing is amiss: a line that is not understood, a file that is not there
-// and a list that was cut short are failures too; the seal has the digest of the list.
+// and a list or a seal that was cut short are failures too; the seal has the digest of the list.
 func startProof(line func(string, ...any)) {
 	line("Without pannier, this checks every file against the list that was made when")
-	line("the drive was sealed, and the list against the seal. All is well only if the")
-	line("last line says WHOLE. It finds damage, but not files that were added, nor")
-	line("what somebody did who made list and seal anew; and it does not check the")
-	line("signature of the release. Type it in the folder that this file is in.")
+	line("the drive was sealed, the list against the seal, and (not on Windows) the")
+	line("seal against itself. All is well only if the last line says WHOLE. It finds")
+	line("damage, but not files that were added (attached ones and the custody log")
+	line("are not on the list), nor what somebody did who made list and seal anew;")
+	line("and it does not check the signature of the release. Type it in the folder")
+	line("that this file is in.")
 	line("  Linux:")
-	line("    sha256sum -c --strict --quiet SHA256SUMS &&")
-	line("    grep -q \"$(sha256sum SHA256SUMS | cut -c1-64)\" pannier/seal-*.json &&")
-	line("    echo WHOLE || echo NOT WHOLE")
+	startShell(line, "sha256sum", "sha256sum -c --strict --quiet SHA256SUMS")
 	line("  macOS:")
-	line("    shasum -a 256 -c --strict SHA256SUMS > /dev/null &&")
-	line("    grep -q \"$(shasum -a 256 SHA256SUMS|cut -c1-64)\" pannier/seal-*.json &&")
-	line("    echo WHOLE || echo NOT WHOLE")
+	startShell(line, "shasum -a 256", "shasum -a 256 -c --strict SHA256SUMS >/dev/null")
 	line("  Windows, in PowerShell:")
 	line("    $bad = 1")
 	line("    foreach ($line in Get-Content SHA256SUMS) {")
@@ -149,4 +147,16 @@ func startProof(line func(string, ...any)) {
 	line("    $sealed = $list -and (Select-String -Quiet $list pannier\\seal-*.json)")
 	line("    if ($sealed -and $bad -eq 0) { 'WHOLE' } else { 'NOT WHOLE' }")
 	line("")
+}
+
+// startShell is the proof for a shell with a program that takes sums. What the seal says of
+// itself is its sum with zeros in its place (docs/format.md, "Checksum rule"). Of two seals
+// none is right, and neither is a link in the place of a file.
+func startShell(line func(string, ...any), sum, check string) {
+	line(`    s=$(ls pannier/seal-*.json); h=$(%s SHA256SUMS | cut -c1-64)`, sum)
+	line(`    c=$(sed -n 's/^  "checksum": "sha256:\([0-9a-f]*\)".*/\1/p' "$s")`)
+	line(`    %s &&`, check)
+	line(`    grep -q "sha256:$h\"" "$s" && [ -z "$(find . -type l)" ] &&`)
+	line(`    [ "$(sed "s/$c/$(printf %%064d 0)/" "$s" | %s)" = "$c  -" ] &&`, sum)
+	line(`    echo WHOLE || echo NOT WHOLE`)
 }
