@@ -101,7 +101,7 @@ bin/kubeplane: $(KUBEPLANE_FILES)
 
 # `go test -fuzz` takes one target of one package at a time, so they are listed first. -list
 # prints the names and then the line "ok <package>".
-fuzz: ## every fuzz target for FUZZTIME (default 5s)
+fuzz: ## every fuzz target for FUZZTIME (default 5s; 1000x is as many inputs)
 	@set -e; list=$$($(GO) test -list '^Fuzz' ./...); \
 	echo "$$list" | awk '/^Fuzz/ {t[n++]=$$1} /^ok/ {for (i=0;i<n;i++) print $$2, t[i]; n=0}' | \
 	while read -r pkg target; do \
