@@ -33,8 +33,7 @@ func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) e
 			}
 			ref.Digest = desc.Digest
 		}
-		if ref.Digest == d && p.trusted && !p.opts.Refresh && p.broken[tag] == nil && !p.lacksPresumed(map[string]bool{tag: true}) {
-			p.kept[tag] = true
+		if ref.Digest == d && p.keepImage(tag) {
 			return nil
 		}
 		p.replaced[tag] = true
@@ -46,6 +45,16 @@ func (p *packer) resolveAdditional(ctx context.Context, ref release.Reference) e
 	}
 	img := store.Image{Tag: tag, Kind: store.KindAdditional, Reference: tag, Descriptor: plain(desc)}
 	return p.collect(ctx, &rooted{Fetcher: repo, root: desc, raw: raw}, repo, img)
+}
+
+// keepImage leaves an additional image as it is on the drive, if the seal covers all that it
+// needs, or what it lacks is presumed and still held; otherwise it reports false.
+func (p *packer) keepImage(tag string) bool {
+	if !p.trusted || p.opts.Refresh || p.broken[tag] != nil || p.lacksPresumed(map[string]bool{tag: true}) {
+		return false
+	}
+	p.kept[tag] = true
+	return true
 }
 
 // conflicts refuses images that would have one name at the destination, where each additional

@@ -91,7 +91,6 @@ func (p *packer) adoptRelease(ctx context.Context, rel store.Release) error {
 			return fmt.Errorf("%w: %s is %s on the drive, and %s in %s", ErrConflict, rel.Tag, d, rel.Descriptor.Digest, p.adopt.Name)
 		}
 		if p.trusted && !p.opts.Refresh && p.rendered(rel) && p.keepsText(rel) && p.keep(ctx, rel.Tag) {
-			p.asked = append(p.asked, rel.Tag)
 			return nil
 		}
 	}
@@ -149,7 +148,7 @@ func (p *packer) adoptRelease(ctx context.Context, rel store.Release) error {
 	if err := p.capture(pr); err != nil {
 		return err
 	}
-	p.asked = append(p.asked, rel.Tag)
+	p.ask(rel.Tag)
 	p.releases = append(p.releases, pr)
 	return nil
 }

@@ -137,7 +137,7 @@ func (b *Bundle) read(ctx context.Context, opts OpenOptions) error {
 		return here
 	case b.IndexProblem == nil:
 		if b.Seal != nil {
-			b.Pending = b.pendingRecords(opts.Cache)
+			b.readPending(opts.Cache)
 		}
 		return nil
 	case errors.Is(b.IndexProblem, store.ErrVersion):

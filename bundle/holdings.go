@@ -10,6 +10,7 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
+	"pannier/bundle/release"
 	"pannier/store"
 )
 
@@ -54,4 +55,18 @@ func CheckSized(list []Sized) error {
 type Holdings struct {
 	Registry objects.Destination                // that releases are in
 	Blobs    map[string]map[digest.Digest]int64 // sizes by digest, by repository
+}
+
+// RepositoryAt returns the repository, "host[:port]/path", that an image goes to at a registry:
+// the one of the releases, or, if it is part of no release, the path that it has at its source
+// below prefix. The error wraps [ErrDamaged]: the image has no name that can be understood.
+func RepositoryAt(img store.Image, to objects.Destination, prefix string) (string, error) {
+	if img.Kind != store.KindAdditional {
+		return to.String(), nil
+	}
+	ref, err := release.ParseImageReference(img.Tag)
+	if err != nil {
+		return "", fmt.Errorf("additional image: %w: %w", ErrDamaged, err)
+	}
+	return to.Additional(prefix, ref.Repository), nil
 }

@@ -47,12 +47,12 @@ func (b *Bundle) contentsFromIndex(cache string) (*Contents, error) {
 	return nil, last
 }
 
-// pendingRecords reads what a pack that did not finish noted in an index that is newer than
-// the sealed one, or else in that. It explains files; nothing depends on it.
-func (b *Bundle) pendingRecords(cache string) map[digest.Digest]store.Record {
+// readPending reads what a pack that did not finish noted in an index that is newer than the
+// sealed one, whose own is known already. It explains files; nothing depends on it.
+func (b *Bundle) readPending(cache string) {
 	for _, g := range b.generations(indexPrefix, indexSuffix) {
 		if g <= b.Seal.Generation {
-			break
+			return
 		}
 		x, cleanup, err := b.openIndexCopy(g, cache)
 		if err != nil {
@@ -61,10 +61,10 @@ func (b *Bundle) pendingRecords(cache string) map[digest.Digest]store.Record {
 		pending := b.Contents.pending(x)
 		cleanup()
 		if pending != nil {
-			return pending
+			b.Pending = pending
+			return
 		}
 	}
-	return b.Pending
 }
 
 // pending are the records of an index that are not among the contents; nil if it cannot be

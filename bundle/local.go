@@ -41,8 +41,7 @@ func (p *packer) resolveLocal(ctx context.Context, li LocalImage) error {
 	}
 	tag := li.Reference.String()
 	if d, ok := p.baseTag(tag); ok {
-		if d == desc.Digest && p.trusted && !p.opts.Refresh && p.broken[tag] == nil && !p.lacksPresumed(map[string]bool{tag: true}) {
-			p.kept[tag] = true
+		if d == desc.Digest && p.keepImage(tag) {
 			return nil
 		}
 		if d != desc.Digest {

@@ -99,6 +99,7 @@ type Plan struct {
 	Tags       []string         // tags that will stand in the layout or at the registry, sorted
 	Objects    []objects.Object // cluster objects that are rendered
 	Free       int64            // free bytes where Media lies; -1 if not known
+	Need       int64            // pack only: bytes that the run will write there, with parity and all else that is no blob
 	Missing    int64            // bytes that are lacking there; 0 if it fits
 	Filesystem string           // its type, "exfat"; "" if not known
 	Path       []graph.Edge     // updates that the releases are for, in order

@@ -59,6 +59,7 @@ type packer struct {
 
 	presumed       map[digest.Digest]*item // what images of this run need and the other side holds
 	presumedTotals Totals                  // of all that the next seal presumes
+	programs       int64                   // bytes of clients and tools that the drive lacks
 
 	layout   *layout.Layout
 	index    *store.Index

@@ -110,10 +110,12 @@ func (p *packer) plan() (Plan, error) {
 	slices.Sort(plan.Hosts)
 	plan.Hosts = slices.Compact(plan.Hosts)
 	plan.Parity = p.cover.plan(p)
+	p.programs = p.clientsNeed() + p.toolsNeed()
+	plan.Need = p.need(plan)
 	if space, err := layout.StatSpace(p.opts.Media); err == nil {
 		plan.Free, plan.Filesystem = space.Free, space.Filesystem
 		if space.Free >= 0 {
-			plan.Missing = max(0, p.need(plan)-space.Free)
+			plan.Missing = max(0, plan.Need-space.Free)
 		}
 		if p.sameDisk = space.SameDeviceAsRoot; p.sameDisk {
 			p.warn("%s lies on the same device as /: is the drive mounted there?", p.opts.Media)
@@ -172,7 +174,7 @@ func (p *packer) sourcesOf(rel store.Release) ([]string, error) {
 // copies of both, and the rounding up to clusters take.
 func (p *packer) need(plan Plan) int64 {
 	const cluster = 32 << 10
-	n := 4<<20 + plan.Parity.Bytes + p.clientsNeed() + p.toolsNeed()
+	n := 4<<20 + plan.Parity.Bytes + p.programs
 	for _, it := range p.items {
 		if it.state == stateAbsent {
 			n += (it.desc.Size - it.begun + cluster - 1) / cluster * cluster
@@ -226,7 +228,7 @@ func (p *packer) checkSpace(plan Plan) error {
 	}
 	if plan.Missing > 0 {
 		return fmt.Errorf("%s: %s are needed (with parity, the index and rounding up to clusters) and %s are free: %w",
-			p.opts.Media, content.SizeText(p.need(plan)), content.SizeText(space.Free), layout.ErrNoSpace)
+			p.opts.Media, content.SizeText(plan.Need), content.SizeText(space.Free), layout.ErrNoSpace)
 	}
 	return nil
 }

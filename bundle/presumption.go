@@ -11,7 +11,6 @@ import (
 
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
-	"pannier/bundle/release"
 	"pannier/store"
 )
 
@@ -188,13 +187,9 @@ func (p *packer) putPresumed() error {
 func (p *packer) held(d digest.Digest, size int64, img store.Image) bool {
 	by := map[objects.Destination]bool{}
 	for _, h := range p.opts.Have {
-		where := h.Registry.String()
-		if img.Kind == store.KindAdditional {
-			ref, err := release.ParseImageReference(img.Tag)
-			if err != nil {
-				return false
-			}
-			where = h.Registry.Additional(p.opts.Prefix, ref.Repository)
+		where, err := RepositoryAt(img, h.Registry, p.opts.Prefix)
+		if err != nil {
+			return false
 		}
 		n, ok := h.Blobs[where][d]
 		by[h.Registry] = by[h.Registry] || ok && n == size

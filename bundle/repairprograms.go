@@ -32,7 +32,7 @@ func (r *Repair) restorePrograms(ctx context.Context, b *Bundle, walked *Content
 		if !walked.isProgram(name) || b.Blocked(name) {
 			continue
 		}
-		ok, err := r.isRight(ctx, name, d)
+		ok, err := isSealed(ctx, r.l, name, d)
 		if err != nil {
 			return err
 		}
@@ -68,25 +68,6 @@ func (c *Contents) isProgram(name string) bool {
 		_, client := clientAt(rest, rel.Arch)
 		return ok && (rest == clientSums || client && strings.Count(rest, "/") == 1)
 	})
-}
-
-// isRight hashes a file. A file that cannot be read is not right; the error is ctx's or says
-// that the drive is gone.
-func (r *Repair) isRight(ctx context.Context, name string, want digest.Digest) (bool, error) {
-	f, err := r.l.OpenFile(name)
-	if err != nil {
-		return false, nil
-	}
-	defer f.Close()
-	sum := digest.SHA256.Digester()
-	_, err = io.Copy(sum.Hash(), &contextReader{ctx, f})
-	if ctx.Err() != nil {
-		return false, ctx.Err()
-	}
-	if err = r.l.Diagnose(err); errors.Is(err, layout.ErrGone) {
-		return false, err
-	}
-	return err == nil && sum.Digest() == want, nil
 }
 
 // restoreClients takes those clients of one release that are in wrong out of its images, and

@@ -143,8 +143,15 @@ func (p *packer) resolveRelease(ctx context.Context, ref release.Reference) erro
 		return err
 	}
 	p.releases = append(p.releases, pr)
-	p.asked = append(p.asked, tag)
+	p.ask(tag)
 	return nil
+}
+
+// ask notes that a release was asked for, whether it is planned or kept.
+func (p *packer) ask(tag string) {
+	if !slices.Contains(p.asked, tag) {
+		p.asked = append(p.asked, tag)
+	}
 }
 
 // sealedRelease reports whether the drive's seal covers what ref names, which then is kept.
@@ -174,20 +181,16 @@ func (p *packer) sealedRelease(ctx context.Context, repo *remote.Repository, ref
 		if !p.keepsText(rel) || !p.keepsUpdates(rel) {
 			return false, nil
 		}
-		p.asked = append(p.asked, rel.Tag) // what is asked for with it may need more than is there
-		kept := p.keep(ctx, rel.Tag)
-		if !kept {
-			p.asked = p.asked[:len(p.asked)-1]
-		}
-		return kept, nil
+		return p.keep(ctx, rel.Tag), nil
 	}
 	return false, nil
 }
 
 // keep leaves a sealed release as it is, if the drive holds what its release image says, and
-// every blob that its images need with its size; otherwise it reports false, and the release
-// is planned anew.
+// every blob that its images need with its size; otherwise it reports false, and the release,
+// which was asked for either way, is planned anew.
 func (p *packer) keep(ctx context.Context, releaseTag string) bool {
+	p.ask(releaseTag) // what is asked for with it may need more than is there
 	if wrong := p.base.CheckPayload(ctx, p.have.Layout, releaseTag); len(wrong) > 0 {
 		p.warn("%v; the release is packed anew", wrong[0])
 		return false

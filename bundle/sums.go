@@ -2,6 +2,8 @@ package bundle
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"pannier/bundle/layout"
 	"pannier/bundle/parity"
 )
 
@@ -99,4 +102,22 @@ func encodeSums(sums map[string]digest.Digest) []byte {
 		fmt.Fprintf(&b, "%s  %s\n", sums[name].Encoded(), name)
 	}
 	return []byte(b.String())
+}
+
+// isSealed reports whether a file has the digest that a seal promises. One that cannot be read
+// has not; the error is ctx's or says that the drive is gone.
+func isSealed(ctx context.Context, l *layout.Layout, name string, want digest.Digest) (bool, error) {
+	f, err := l.OpenFile(name)
+	if err != nil {
+		return false, nil
+	}
+	defer f.Close()
+	got, err := digest.SHA256.FromReader(&contextReader{ctx, f})
+	if ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	if err = l.Diagnose(err); errors.Is(err, layout.ErrGone) {
+		return false, err
+	}
+	return err == nil && got == want, nil
 }

@@ -80,13 +80,13 @@ func (p *packer) toolsNeed() (n int64) {
 // keptTools are the tools that go on standing on the drive: those that its seal covers, each of
 // them hashed where the seal alone is not trusted. Of one that goes somebody is told who may
 // have counted on it.
-func (p *packer) keptTools(ctx context.Context) map[string]digest.Digest {
+func (p *packer) keptTools(ctx context.Context) (map[string]digest.Digest, error) {
 	kept := toolsIn(p.sealedPrograms(dirTools))
 	if p.have == nil {
-		return kept
+		return kept, nil
 	}
 	sealed := map[string]digest.Digest{}
-	if !p.trusted && p.have.Seal != nil {
+	if p.have.Seal != nil {
 		sealed = toolsIn(p.have.sums())
 	}
 	for _, pl := range release.Platforms() {
@@ -95,27 +95,31 @@ func (p *packer) keptTools(ctx context.Context) map[string]digest.Digest {
 			continue
 		}
 		f, err := p.have.Layout.OpenFile(name)
+		if err == nil {
+			f.Close()
+		} else if errors.Is(err, fs.ErrNotExist) && sealed[name] == "" {
+			continue // it never had one
+		}
+		ok, err := isSealed(ctx, p.have.Layout, name, sealed[name])
 		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) || p.have.Seal != nil && p.have.sums()[name] != "" {
-				p.warn("%s cannot be read and is no longer on the drive: --with-tool puts it there again", name)
-			}
+			return nil, err
+		}
+		if !ok {
+			p.warn("%s goes from the drive: no seal vouches for it as it is; --with-tool puts it there again", name)
 			continue
 		}
-		got, err := digest.SHA256.FromReader(&contextReader{ctx, f})
-		f.Close()
-		if want := sealed[name]; err != nil || want == "" || got != want {
-			p.warn("%s was removed from the drive, whose seal does not vouch for it as it is: --with-tool puts it there again", name)
-			continue
-		}
-		kept[name] = got
+		kept[name] = sealed[name]
 	}
-	return kept
+	return kept, nil
 }
 
 // writeTools writes the tools that are asked for beside those that the seal covers, with their
 // sums, and leaves nothing else in their folder. Nothing names them before SHA256SUMS does.
 func (p *packer) writeTools(ctx context.Context) error {
-	all := p.keptTools(ctx)
+	all, err := p.keptTools(ctx)
+	if err != nil {
+		return err
+	}
 	for _, t := range p.lackingTools() {
 		name := toolPath(t.Platform)
 		p.opts.Progress(Event{Phase: PhaseClients, Item: name})

@@ -217,7 +217,7 @@ func (t *transfer) giveWay(it *item) error {
 	t.mu.Lock()
 	left := t.total.Total - t.total.Done - t.total.Reused
 	t.mu.Unlock()
-	left += parity.Size(t.p.opts.Parity, t.p.cover.bare)
+	left += parity.Size(t.p.opts.Parity, t.p.cover.bare) + t.p.programs
 	if space, err := layout.StatSpace(t.p.opts.Media); err == nil && space.Free > left {
 		return nil
 	}

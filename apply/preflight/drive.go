@@ -287,7 +287,7 @@ func driveSpace(ctx context.Context, n *near) Check {
 		return Check{Status: Skip, Detail: free + "; no release was named to compare it with", Remedy: "name the release; one takes about 20 GB"}
 	case p.Plan.Missing > 0:
 		err := fmt.Errorf("%s: %d bytes too few: %w", n.opts.Media, p.Plan.Missing, layout.ErrNoSpace)
-		return fail(err, driveRemedy(err), "%s; %s are to be written, %s too few", free, content.SizeText(p.Plan.Bytes.Transfer), content.SizeText(p.Plan.Missing))
+		return fail(err, driveRemedy(err), "%s; %s are needed with parity and the index, %s too few", free, content.SizeText(p.Plan.Need), content.SizeText(p.Plan.Missing))
 	}
-	return pass("%s; %s are to be written", free, content.SizeText(p.Plan.Bytes.Transfer))
+	return pass("%s; %s are needed with parity and the index", free, content.SizeText(p.Plan.Need))
 }

@@ -8,6 +8,7 @@ import (
 
 	"pannier/bundle"
 	"pannier/bundle/layout"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 )
@@ -118,6 +119,7 @@ func (n *near) plan(ctx context.Context) (*bundle.PackResult, error) {
 		plan, err := bundle.Pack(ctx, bundle.PackOptions{
 			DryRun: true, Policy: bundle.PolicyWarn,
 			Releases: n.opts.Releases, Additional: n.opts.Additional, Media: media, Client: n.opts.Client,
+			Parity:     parity.DefaultShare,
 			Signatures: n.opts.Signatures, Stores: n.opts.Stores, Cache: n.opts.Cache, Logger: n.opts.Logger,
 		})
 		for _, limit := range []error{layout.ErrNoSpace, layout.ErrTooLarge, layout.ErrReadOnly} {

@@ -17,7 +17,9 @@ import (
 	"pannier/apply/preflight"
 	"pannier/apply/trip"
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/release/sample"
 	"pannier/bundle/remote"
@@ -311,7 +313,7 @@ func nearGuards() []nearGuard {
 		{"too many blobs", want{"drive-file-system", fail, layout.ErrTooLarge, ""}, scene(func(t *testing.T, o *trip.Origin, r *sample.Release, opts *preflight.NearOptions) {
 			*opts = opts.On(fat(1<<32-1, 5))
 		})},
-		{"room enough", want{"drive-space", pass, nil, "to be written"}, fine},
+		{"room enough", want{"drive-space", pass, nil, "are needed with parity"}, fine},
 		{"room unknown without release", want{"drive-space", skip, nil, "free of"}, func(t *testing.T) preflight.NearOptions {
 			o, _ := origin(t)
 			return nearOptions(t, o)
@@ -363,6 +365,37 @@ func loseLayout(t *testing.T, media string) {
 			if err := os.Remove(n); err != nil {
 				t.Fatal(err)
 			}
+		}
+	}
+}
+
+// TestNearNeedsWhatPackNeeds: the room that is compared is what pack with its defaults compares,
+// parity included, so that nobody is told READY who is refused a minute later.
+func TestNearNeedsWhatPackNeeds(t *testing.T) {
+	t.Parallel()
+	o, _ := origin(t)
+	opts := nearOptions(t, o, "4.8.21")
+	need := func(share parity.Share) int64 {
+		plan, err := bundle.Pack(t.Context(), bundle.PackOptions{
+			DryRun: true, Policy: bundle.PolicyWarn, Releases: opts.Releases, Media: opts.Media,
+			Client: opts.Client, Parity: share,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan.Plan.Need
+	}
+	with, without := need(parity.DefaultShare), need(0)
+	if with <= without {
+		t.Fatalf("pack needs %d bytes with parity and %d without", with, without)
+	}
+	report, err := preflight.Near(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range report.Checks {
+		if c.Name == "drive-space" && !strings.Contains(c.Detail, content.SizeText(with)+" are needed") {
+			t.Errorf("%s, and pack needs %s", c.Detail, content.SizeText(with))
 		}
 	}
 }

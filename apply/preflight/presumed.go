@@ -12,7 +12,6 @@ import (
 
 	"pannier/bundle"
 	"pannier/bundle/content"
-	"pannier/bundle/release"
 	"pannier/store"
 )
 
@@ -67,13 +66,9 @@ func (f *far) holdsBlob(ctx context.Context, c *bundle.Contents, d digest.Digest
 		if !slices.Contains(r.Images, img.Tag) {
 			continue
 		}
-		name := f.opts.Destination.String()
-		if img.Kind == store.KindAdditional {
-			ref, err := release.ParseImageReference(img.Tag)
-			if err != nil {
-				return false, err
-			}
-			name = f.opts.Destination.Additional(f.opts.Prefix, ref.Repository)
+		name, err := bundle.RepositoryAt(img, f.opts.Destination, f.opts.Prefix)
+		if err != nil {
+			return false, err
 		}
 		if slices.Contains(asked, name) {
 			continue
