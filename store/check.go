@@ -1,7 +1,7 @@
 package store
 
 import (
-	"fmt"
+	"bytes"
 	"strconv"
 
 	"github.com/opencontainers/go-digest"
@@ -25,15 +25,8 @@ func checkEntries(tx *bolt.Tx) error {
 		return err
 	}
 	for _, name := range buckets {
-		b := tx.Bucket(name)
-		if b == nil {
+		if tx.Bucket(name) == nil {
 			return corrupt("no bucket %s", name)
-		}
-		err := b.ForEachBucket(func(k []byte) error {
-			return corrupt("%s %.80q: a bucket in place of a value", name, k)
-		})
-		if err != nil {
-			return err
 		}
 	}
 	for _, check := range []func(*bolt.Tx) error{checkMetaEntries, checkBlobs, checkImages, checkReleases} {
@@ -44,8 +37,18 @@ func checkEntries(tx *bolt.Tx) error {
 	return nil
 }
 
+// forEach is ForEach of a bucket that holds values and no buckets.
+func forEach(tx *bolt.Tx, name []byte, fn func(k, v []byte) error) error {
+	return tx.Bucket(name).ForEach(func(k, v []byte) error {
+		if v == nil {
+			return corrupt("%s %.80q: a bucket in place of a value", name, k)
+		}
+		return fn(k, v)
+	})
+}
+
 func checkMetaEntries(tx *bolt.Tx) error {
-	return tx.Bucket(bucketMeta).ForEach(func(k, v []byte) error {
+	return forEach(tx, bucketMeta, func(k, v []byte) error {
 		if err := checkMeta(string(k), string(v)); err != nil {
 			return corrupt("%w", err)
 		}
@@ -53,30 +56,45 @@ func checkMetaEntries(tx *bolt.Tx) error {
 	})
 }
 
-// checkBlobs checks records, and that slice sums belong to a record and fit its size.
+// checkBlobs checks records, and that slice sums belong to a record and fit its size. Both
+// buckets are in the order of digests, so one pass over each will do.
 func checkBlobs(tx *bolt.Tx) error {
-	sums, found := tx.Bucket(bucketSlices), 0
-	err := tx.Bucket(bucketBlobs).ForEach(func(k, v []byte) error {
-		r, err := decodeRecord(entry{k, v})
+	sums := tx.Bucket(bucketSlices).Cursor()
+	next, sum := sums.First()
+	err := forEach(tx, bucketBlobs, func(k, v []byte) error {
+		size, err := checkedSize(entry{k, v})
 		if err != nil {
 			return err
 		}
-		if s := sums.Get(k); s != nil {
-			found++
-			if int64(len(s)) != sumBytes(r.Size) {
-				return corrupt("%s %q: %d bytes of sums for %d bytes", bucketSlices, k, len(s), r.Size)
-			}
+		if next == nil || !bytes.Equal(next, k) {
+			return nil
 		}
+		if sum == nil || int64(len(sum)) != sumBytes(size) { // nil is a bucket
+			return corrupt("%s %q: %d bytes of sums for %d bytes", bucketSlices, k, len(sum), size)
+		}
+		next, sum = sums.Next()
 		return nil
 	})
-	if err != nil {
-		return err
+	if err == nil && next != nil { // passed by, or never come to
+		err = corrupt("%s %.80q: sums of an unknown blob", bucketSlices, next)
 	}
-	return checkCount(sums, found, "sums of unknown blobs")
+	return err
+}
+
+// checkedSize checks a record and returns the size of its blob.
+func checkedSize(e entry) (int64, error) {
+	if r, ok := scanRecord(e); ok {
+		return r.size, nil
+	}
+	r, err := decodeRecord(e)
+	return r.Size, err
 }
 
 func checkImages(tx *bolt.Tx) error {
-	return tx.Bucket(bucketImages).ForEach(func(k, v []byte) error {
+	return forEach(tx, bucketImages, func(k, v []byte) error {
+		if _, ok := scanImage(entry{k, v}, false); ok {
+			return nil
+		}
 		_, err := decodeImage(entry{k, v})
 		return err
 	})
@@ -85,7 +103,7 @@ func checkImages(tx *bolt.Tx) error {
 // checkReleases checks releases, and that the documents are those that releases name.
 func checkReleases(tx *bolt.Tx) error {
 	documents, found := tx.Bucket(bucketDocuments), 0
-	err := tx.Bucket(bucketReleases).ForEach(func(k, v []byte) error {
+	err := forEach(tx, bucketReleases, func(k, v []byte) error {
 		r, err := decodeRelease(entry{k, v})
 		if err != nil {
 			return err
@@ -102,17 +120,10 @@ func checkReleases(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return checkCount(documents, found, "documents of unknown releases")
-}
-
-// checkCount returns an error unless b has as many entries as were found from elsewhere.
-func checkCount(b *bolt.Bucket, found int, what string) error {
-	err := b.ForEach(func(_, _ []byte) error {
-		found--
+	return forEach(tx, bucketDocuments, func(_, _ []byte) error {
+		if found--; found < 0 {
+			return corrupt("%s: more documents than the releases name", bucketDocuments)
+		}
 		return nil
 	})
-	if err == nil && found != 0 {
-		err = fmt.Errorf("%w: %d %s", ErrCorrupt, -found, what)
-	}
-	return err
 }

@@ -77,12 +77,18 @@ func decode(bucket, key, value []byte, v interface{ check() error }) error {
 }
 
 func decodeRecord(e entry) (Record, error) {
+	if r, ok := scanRecord(e); ok {
+		return r.record(e), nil
+	}
 	r := Record{Digest: digest.Digest(e.key)}
 	err := decode(bucketBlobs, e.key, e.value, &r)
 	return r, err
 }
 
 func decodeImage(e entry) (Image, error) {
+	if i, ok := scanImage(e, true); ok {
+		return i, nil
+	}
 	i := Image{Tag: string(e.key)}
 	err := decode(bucketImages, e.key, e.value, &i)
 	return i, err

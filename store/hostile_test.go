@@ -13,6 +13,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -450,6 +451,11 @@ func FuzzDecodeRecord(f *testing.F) {
 			}
 			return
 		}
+		// What is read fast is what encoding/json and the checks make of it.
+		slow := Record{Digest: digest.Digest(key)}
+		if err := decode(bucketBlobs, key, value, &slow); err != nil || !reflect.DeepEqual(r, slow) {
+			t.Fatalf("%+v, slowly %+v, %v", r, slow, err)
+		}
 		again, err := encodeRecord(r)
 		if err != nil {
 			t.Fatalf("read and not writable: %v", err)
@@ -461,6 +467,28 @@ func FuzzDecodeRecord(f *testing.F) {
 		r.Images = append([]string{}, r.Images...)
 		if !reflect.DeepEqual(r, same) {
 			t.Fatalf("%+v became %+v", r, same)
+		}
+	})
+}
+
+func FuzzDecodeImage(f *testing.F) {
+	good, err := encodeImage(sampleImage("etcd"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(sampleImage("etcd").Tag), good)
+	f.Add([]byte("a"), []byte(`{"kind":"release","name":"\u0061"}`))
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		i, err := decodeImage(entry{key, value})
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatal(err)
+			}
+			return
+		}
+		slow := Image{Tag: string(key)}
+		if err := decode(bucketImages, key, value, &slow); err != nil || !reflect.DeepEqual(i, slow) {
+			t.Fatalf("%+v, slowly %+v, %v", i, slow, err)
 		}
 	})
 }
