@@ -115,6 +115,7 @@ type PackResult struct {
 	Unchanged bool // everything was there and sealed already
 	Sealed    bool
 	BundleID  string
+	Tools     []InstalledTool // under the seal: those of this run, and those that were there
 
 	Destination *objects.Destination // that START-HERE.txt names: of this run, or of an earlier one; nil if none is known
 
@@ -240,6 +241,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	if p.unchanged() {
 		res.Unchanged, res.Sealed = true, true
 		res.take(p.have.Seal)
+		res.Tools = p.have.Tools()
 		for _, r := range p.base.Records {
 			res.count(r)
 		}
@@ -266,6 +268,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 	}
 	res.Sealed = true
 	res.take(seal)
+	res.Tools = installedTools(p.clients)
 	return p.index.Records(func(r store.Record) error {
 		res.count(r)
 		return nil

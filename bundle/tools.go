@@ -31,6 +31,33 @@ type Tool struct {
 	Open     func() (io.ReadCloser, error)
 }
 
+// InstalledTool is this program for one platform, as a seal covers it on a drive. That it is
+// genuine no seal can say: its digest must reach whoever runs it by another way.
+type InstalledTool struct {
+	Platform string        `json:"platform"` // "linux/amd64"
+	Path     string        `json:"path"`     // below the root of the drive
+	Digest   digest.Digest `json:"digest"`
+}
+
+// Tools lists the programs that the seal covers; none without one.
+func (b *Bundle) Tools() []InstalledTool {
+	if b.Seal == nil {
+		return nil
+	}
+	return installedTools(b.sums())
+}
+
+// installedTools are the tools among the files that a seal covers, in the order of platforms.
+func installedTools(sums map[string]digest.Digest) []InstalledTool {
+	var out []InstalledTool
+	for _, pl := range release.Platforms() {
+		if d, ok := sums[toolPath(pl)]; ok {
+			out = append(out, InstalledTool{Platform: pl.String(), Path: toolPath(pl), Digest: d})
+		}
+	}
+	return out
+}
+
 // toolPath is where the tool for a platform lies on a drive.
 func toolPath(pl release.Platform) string {
 	name := "pannier"

@@ -85,6 +85,9 @@ type Inspection struct {
 	Supplement       bool               `json:"supplement,omitempty"` // it holds what another drive has lost, and nothing else
 	Custody          *custody.State     `json:"custody,omitempty"`    // what the custody log tells
 
+	// Tools are the programs on the drive, as its seal covers them.
+	Tools []bundle.InstalledTool `json:"tools,omitempty"`
+
 	Contents []InspectedBlob `json:"-"` // the largest first
 
 	Directory bool `json:"-"` // oc adm release mirror wrote it
@@ -141,7 +144,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 		}
 	}
 	out.Presumes, out.Supplement = presumption(b.Contents), b.Contents.Supplement()
-	out.Contents = contentsOf(b.Contents)
+	out.Contents, out.Tools = contentsOf(b.Contents), b.Tools()
 	out.Custody = custody.Look(b.Layout, nil, time.Now())
 	if err := countBlobs(b, &out.Blobs); err != nil {
 		return nil, b.Layout.Diagnose(err)

@@ -337,6 +337,10 @@ func (e *evidence) drive(ctx context.Context, media string) (*custody.DriveRepor
 	for _, img := range in.AdditionalImages {
 		d.Additional = append(d.Additional, custody.AdditionalImage(img))
 	}
+	for _, t := range in.Tools {
+		changed := slices.ContainsFunc(e.report.Findings, func(f custody.Finding) bool { return f.Path == t.Path && !f.Repaired })
+		d.Tools = append(d.Tools, custody.Tool{Platform: t.Platform, Path: t.Path, Digest: t.Digest.String(), Changed: changed})
+	}
 	owners := map[string]int{}
 	for _, blob := range in.Contents {
 		d.Map = append(d.Map, custody.Cell{Digest: blob.Digest, Size: blob.Size, State: e.cell(in, blob)})

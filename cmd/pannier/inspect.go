@@ -119,6 +119,11 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 			return err
 		}
 	}
+	for _, t := range in.Tools {
+		if err := c.print("the program pannier for %s, its SHA-256 to be compared with what the sender says another way\n  %s\n  %s\n", t.Platform, t.Path, t.Digest.Encoded()); err != nil {
+			return err
+		}
+	}
 	if in.Custody == nil { // of a folder that oc wrote
 		in.Custody = &custody.State{}
 	}

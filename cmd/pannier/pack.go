@@ -392,7 +392,7 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 	}
 	c.say("%s", trusted(table(rows)))
 	if r.Sealed {
-		s.sayTools(opts.Tools)
+		s.sayTools(r.Tools)
 	}
 	if r.BundleID != "" {
 		c.say("bundle\n    %s", r.BundleID)

@@ -317,8 +317,8 @@ type readCloser struct {
 	io.Closer
 }
 
-// sayTools tells of the programs that went onto the drive what the other side must be told.
-func (s *session) sayTools(tools []bundle.Tool) {
+// sayTools tells of the programs on the drive what the other side must be told.
+func (s *session) sayTools(tools []bundle.InstalledTool) {
 	for _, t := range tools {
 		s.console.say("program for %s, SHA-256 to be told the other side by another way than on the drive\n    %s", t.Platform, t.Digest.Encoded())
 	}

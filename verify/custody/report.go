@@ -68,6 +68,7 @@ type DriveReport struct {
 	Bytes      int64             `json:"bytes"`
 	Releases   []ReleaseReport   `json:"releases"`
 	Additional []AdditionalImage `json:"additionalImages"`
+	Tools      []Tool            `json:"tools"`
 	Entries    []Entry           `json:"custody"` // of the custody log
 	Custody    *State            `json:"custodyState,omitempty"`
 	Map        []Cell            `json:"map"`
@@ -101,6 +102,14 @@ type Image struct {
 type AdditionalImage struct {
 	Reference string `json:"reference"`
 	Digest    string `json:"digest"`
+}
+
+// Tool is the program pannier on a drive, for one platform.
+type Tool struct {
+	Platform string `json:"platform"`
+	Path     string `json:"path"`
+	Digest   string `json:"digest"`            // as it was sealed
+	Changed  bool   `json:"changed,omitempty"` // it was read in this run, and is not that, or not there
 }
 
 // Component is how much of a drive one component takes, without what others share.
@@ -288,7 +297,7 @@ func (r *Report) Normalize() {
 	r.Drives, r.Phases, r.Notes, r.Verdict.ToDo = orEmpty(r.Drives), orEmpty(r.Phases), orEmpty(r.Notes), orEmpty(r.Verdict.ToDo)
 	for i := range r.Drives {
 		d := &r.Drives[i]
-		d.Releases, d.Additional, d.Entries, d.Map, d.Components = orEmpty(d.Releases), orEmpty(d.Additional), orEmpty(d.Entries), orEmpty(d.Map), orEmpty(d.Components)
+		d.Tools, d.Releases, d.Additional, d.Entries, d.Map, d.Components = orEmpty(d.Tools), orEmpty(d.Releases), orEmpty(d.Additional), orEmpty(d.Entries), orEmpty(d.Map), orEmpty(d.Components)
 	}
 	if r.Delivery != nil {
 		r.Delivery.Objects, r.Delivery.Releases = orEmpty(r.Delivery.Objects), orEmpty(r.Delivery.Releases)

@@ -67,6 +67,7 @@ func (t *textReport) answers() {
 			t.say("image %s\n  %s", a.Reference, a.Digest)
 		}
 		t.say("%d blobs and manifests, %s", d.Blobs, content.SizeText(d.Bytes))
+		t.beside(d)
 		if d.Bundle != "" {
 			t.say("bundle id\n  %s", d.Bundle)
 		}
@@ -109,6 +110,27 @@ func (t *textReport) answers() {
 	}
 	if len(r.Verdict.ToDo) == 0 {
 		t.say("Nothing: go on.")
+	}
+}
+
+// beside are what is on a drive beside blobs.
+func (t *textReport) beside(d DriveReport) {
+	for _, tool := range d.Tools {
+		note := "before it is run, compare its SHA-256 with what the sender says another way"
+		if tool.Changed {
+			note = "IT IS NOT AS IT WAS SEALED: do not run it"
+		}
+		t.say("the program pannier for %s; %s\n  %s\n  %s", tool.Platform, note, tool.Path, tool.Digest)
+	}
+	if d.Custody == nil {
+		return
+	}
+	for _, a := range d.Custody.Attached {
+		note := ""
+		if !a.Whole {
+			note = "; IT IS NOT AS IT WAS ATTACHED"
+		}
+		t.say("attached file, as the sender claims and not checked here: %s%s\n  %s", a.As, note, a.Path)
 	}
 }
 
