@@ -278,19 +278,15 @@ func TestSealLost(t *testing.T) {
 	if err := os.Remove(sealOf(t, media)); err != nil {
 		t.Fatal(err)
 	}
-	empty := digest.FromString("{}")
-	if err := os.Remove(trip.Blob(media, empty)); err != nil {
+	if err := os.Remove(trip.Blob(media, digest.FromString("{}"))); err != nil {
 		t.Fatal(err)
 	}
-	// Nobody has a document any more that only the drive held: that is an error, no crash.
+	// What only the drive held comes back from the manifest index.
 	opts := o.Options(media)
 	opts.Additional = append(opts.Additional, trip.Image(t, "quay.io/extra/tool:v1"))
-	if _, err := bundle.Pack(t.Context(), opts); err == nil || !strings.Contains(err.Error(), empty.String()) {
-		t.Errorf("%v", err)
-	}
-	if r := trip.Audit(t, media); r.Status == "complete" {
-		t.Error("it was sealed all the same")
-	}
+	trip.Pack(t, opts)
+	trip.Whole(t, media)
+	// A manifest that is known to be broken is not believed to be sealed.
 	trip.Flip(t, trip.Blob(media, r1.Components[1].Digest), 3)
 	opts = o.Options(media, "4.8.21", "4.8.22")
 	opts.Additional = append(opts.Additional, trip.Image(t, "quay.io/extra/tool:v1"))

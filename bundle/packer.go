@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -38,8 +36,12 @@ type packer struct {
 	// blobs are trusted, by record and size, only if a valid seal covers them.
 	base    *Contents
 	trusted bool
-	kept    map[string]bool  // tags of base that were asked for and need nothing
-	broken  map[string]error // tags of base whose manifests cannot be read, and why
+	kept    map[string]bool        // tags of base that were asked for and need nothing
+	broken  map[string]error       // tags of base whose manifests cannot be read, and why
+	unsound map[digest.Digest]bool // those manifests
+	aside   *Contents              // what the layout index names as well, and no seal can cover as it is
+	unknown bool                   // there is no index that says what the blobs are for that base does not need
+	patch   carried                // what base is read with in place of what the drive has; nil if base is as an index has it
 
 	mu       sync.Mutex // guards what follows while the plan is made
 	items    map[digest.Digest]*item
@@ -122,7 +124,7 @@ func newPacker(opts PackOptions) (*packer, error) {
 	}
 	return &packer{
 		opts: opts, log: opts.Logger, public: public,
-		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{}, kept: map[string]bool{}, broken: map[string]error{},
+		items: map[digest.Digest]*item{}, images: map[string]store.Image{}, replaced: map[string]bool{}, kept: map[string]bool{}, broken: map[string]error{}, unsound: map[digest.Digest]bool{},
 	}, nil
 }
 
@@ -159,6 +161,7 @@ func (p *packer) open(ctx context.Context) error {
 	if err := p.takeBase(ctx); err != nil {
 		return err
 	}
+	p.unknown = p.have.IndexProblem != nil && !p.trusted
 	p.recall()
 	return nil
 }
@@ -179,102 +182,6 @@ func (p *packer) openHave(ctx context.Context) (*Bundle, error) {
 		return nil, err
 	}
 	return openAt(ctx, l, opts)
-}
-
-// takeBase finds out what the drive holds beside what is asked for. index.json without a
-// valid seal is of a pack that was interrupted at its very end, or the seal was lost: what it
-// names is kept, but every byte of it is hashed again.
-func (p *packer) takeBase(ctx context.Context) error {
-	if p.have.Seal != nil {
-		return p.takeSealed(ctx)
-	}
-	if p.have.Index == nil {
-		return nil
-	}
-	base, err := ContentsFromLayout(ctx, p.have.Layout, p.have.Index)
-	if err != nil {
-		return err
-	}
-	if b := base.Broken(); len(b) > 0 {
-		p.warn("there is no valid seal, and %s of %s cannot be read (%v): what the drive held is packed only as far as it is asked for now", b[0].Descriptor.Digest, b[0].Image, b[0].Err)
-		return nil
-	}
-	for i, rel := range base.Releases {
-		base.Releases[i].Signature = SignatureUnverified
-		if known, ok := p.have.Contents.Release(rel.Tag); ok && known.Signature != "" {
-			base.Releases[i].Signature = known.Signature
-		}
-	}
-	p.base = base
-	return nil
-}
-
-// takeSealed takes what the seal covers, if manifest index and seal say of it what the layout
-// says: what another program has sealed otherwise is not sealed a second time as it is.
-func (p *packer) takeSealed(ctx context.Context) error {
-	p.trusted = !p.opts.Verify
-	walked := p.have.Contents // where the index cannot be used
-	if p.have.IndexProblem == nil {
-		var err error
-		if walked, err = ContentsFromLayout(ctx, p.have.Layout, p.have.Index); err != nil {
-			return err
-		}
-	}
-	for _, b := range walked.Broken() {
-		for _, img := range p.have.Contents.Images {
-			if img.Tag == b.Image || img.Descriptor.Digest == b.Descriptor.Digest {
-				p.broken[img.Tag] = b.Err
-			}
-		}
-	}
-	if len(walked.Broken()) == 0 {
-		for _, wrong := range p.have.Seal.Differences(p.have.Index, walked) {
-			p.have.SealProblems = append(p.have.SealProblems, FileProblem{p.have.SealPath(), fmt.Errorf("%w: %s", ErrDamaged, wrong)})
-		}
-		if wrong := p.have.Contents.Differences(walked); len(wrong) > 0 {
-			p.have.IndexProblem = fmt.Errorf("%w: %s", store.ErrCorrupt, wrong[0])
-			p.have.Contents = walked
-			p.warn("the index on the drive says otherwise than the layout (%s); it is made again", wrong[0])
-		}
-	}
-	p.base = p.have.Contents
-	return nil
-}
-
-// tellBroken warns of images on the drive that cannot be read and that this run leaves as they
-// are, since nobody asked for them.
-func (p *packer) tellBroken() {
-	for _, tag := range slices.Sorted(maps.Keys(p.broken)) {
-		if !p.replaced[tag] {
-			p.warn("%s on the drive cannot be read (%v) and is not asked for now: pack its release again", tag, p.broken[tag])
-		}
-	}
-}
-
-// distrust plans to hash, and if need be to fetch again, what no valid seal covers.
-func (p *packer) distrust() error {
-	if p.base == nil || p.trusted {
-		return nil
-	}
-	for d, r := range p.base.Records {
-		desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
-		var repo *remote.Repository
-		if r.Source != "" {
-			var err error
-			if repo, err = p.opts.Client.Repository(r.Source); err != nil {
-				return err
-			}
-		}
-		for _, tag := range r.Images {
-			if p.replaced[tag] {
-				continue
-			}
-			if err := p.want(desc, nil, repo, tag); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // notBegun reports whether nothing but what operating systems leave, or the first folders of
@@ -338,7 +245,7 @@ func (p *packer) warn(format string, args ...any) {
 
 // sealed returns the record of a blob that the drive's seal covers.
 func (p *packer) sealed(d digest.Digest) (store.Record, bool) {
-	if !p.trusted {
+	if !p.trusted || p.unsound[d] {
 		return store.Record{}, false
 	}
 	r, ok := p.base.Records[d]

@@ -16,6 +16,7 @@ import (
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/store"
 )
@@ -208,7 +209,10 @@ func (p *packer) settle() error {
 	if err := p.index.Put(keep...); err != nil {
 		return err
 	}
-	return p.index.Delete(p.orphans...)
+	if err := p.index.Delete(p.orphans...); err != nil {
+		return err
+	}
+	return p.findStrays()
 }
 
 // markSealed notes in the index which seal first covers the releases and blobs of this run.
@@ -302,9 +306,6 @@ func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
 // cleanUp removes what the seal before g needed: blobs that nothing needs any more, then the
 // files of earlier generations, which say until then that there is something to remove.
 func (p *packer) cleanUp(g uint64) error {
-	if err := p.findStrays(); err != nil {
-		return err
-	}
 	for _, d := range p.orphans {
 		if err := errors.Join(p.layout.RemoveBlob(d), p.layout.RemovePartial(d)); err != nil {
 			return err
@@ -342,23 +343,36 @@ func (p *packer) cleanUp(g uint64) error {
 	return p.layout.FlushNames()
 }
 
-// findStrays adds the blobs that an interrupted cleaning up left behind: no record tells of
-// them any more.
+// findStrays finds the blobs that no record tells of: an interrupted cleaning up left them behind,
+// and they can go, or the index that knew what they are for is lost. What is set aside may need
+// these; if nothing is, nobody can ever tell whose they were.
 func (p *packer) findStrays() error {
-	if p.have == nil || !p.have.Leftovers {
+	if !p.unknown && (p.have == nil || !p.have.Leftovers) {
 		return nil
 	}
 	files, err := p.layout.Blobs()
 	if err != nil {
 		return err
 	}
+	var lost Totals
+	var keep []store.Record
 	for _, f := range files {
 		if f.Digest == "" || !f.Regular {
 			continue
 		}
-		if _, err := p.index.Record(f.Digest); errors.Is(err, store.ErrNotFound) {
-			p.orphans = append(p.orphans, f.Digest)
+		if _, err := p.index.Record(f.Digest); !errors.Is(err, store.ErrNotFound) || slices.Contains(p.orphans, f.Digest) {
+			continue
 		}
+		if p.unknown && p.aside != nil && len(p.aside.Images) > 0 {
+			keep = append(keep, store.Record{Digest: f.Digest, Size: f.Size, State: store.StateWanted, Images: []string{p.aside.Images[0].Tag}})
+			continue
+		}
+		p.orphans = append(p.orphans, f.Digest)
+		lost.Blobs++
+		lost.Bytes += f.Size
 	}
-	return nil
+	if lost.Blobs > 0 && p.unknown {
+		p.warn("%d blobs (%s) that nothing on the drive names any more are removed: what they belonged to cannot be told", lost.Blobs, content.SizeText(lost.Bytes))
+	}
+	return p.index.Put(keep...)
 }

@@ -81,6 +81,13 @@ func TestPackOntoRemains(t *testing.T) {
 				}
 				return
 			}
+			if name == "texts, no index" { // nothing says what the blobs are for
+				other := trip.Copy(t, media)
+				res := o.Pack(other, next.Reference())
+				if trip.Whole(t, other); !strings.Contains(strings.Join(res.Warnings, "\n"), "cannot be told") {
+					t.Errorf("warnings: %q", res.Warnings)
+				}
+			}
 			// Both releases at last, whatever the index still told.
 			o.Pack(media, r.Reference(), next.Reference())
 			if a := trip.Whole(t, media); len(a.Releases) != 2 {

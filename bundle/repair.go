@@ -247,6 +247,11 @@ func (r *Repair) unfit(ctx context.Context, b *Bundle, walked *Contents, done *H
 			return fmt.Sprintf("release %s: %v", rel.Tag, wrong[0])
 		}
 	}
+	for _, img := range walked.Images {
+		if err := walked.CheckImage(img); err != nil {
+			return fmt.Sprintf("image %s: %v", img.Tag, err)
+		}
+	}
 	return ""
 }
 

@@ -53,6 +53,9 @@ func (p *packer) resolve(ctx context.Context) error {
 			return fmt.Errorf("image %s: %w", li.Reference, err)
 		}
 	}
+	if err := p.mendBase(ctx); err != nil {
+		return err
+	}
 	if err := p.conflicts(); err != nil {
 		return err
 	}
@@ -322,10 +325,10 @@ func (p *packer) manifest(ctx context.Context, repo *remote.Repository, d digest
 	return repo.Manifest(ctx, d.String())
 }
 
-// storedManifest reads a manifest that is complete by its record.
+// storedManifest reads a manifest that has a record.
 func storedManifest(ctx context.Context, c *Contents, f content.Fetcher, d digest.Digest) (ocispec.Descriptor, []byte, error) {
 	r, ok := c.Records[d]
-	if !ok || r.State != store.StateComplete || !content.IsManifest(r.MediaType) {
+	if !ok || !content.IsManifest(r.MediaType) {
 		return ocispec.Descriptor{}, nil, store.ErrNotFound
 	}
 	desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}

@@ -341,7 +341,7 @@ func (p *packer) recordOf(it *item) store.Record {
 	owners := maps.Clone(it.tags)
 	if old, err := p.index.Record(it.desc.Digest); err == nil {
 		for _, t := range old.Images {
-			if !p.replaced[t] {
+			if !p.planned(t) {
 				owners[t] = true
 			}
 		}

@@ -89,8 +89,8 @@ func (p *packer) openWorking(ctx context.Context) error {
 		}
 	}
 	err = p.nameInstance(drive.Seal, later)
-	if err == nil && later != nil && !p.dropped {
-		err = p.takeOver(later)
+	if err == nil && !p.dropped {
+		err = p.takeNotes(later)
 	}
 	if err != nil {
 		p.index.Close()
@@ -135,15 +135,27 @@ func (p *packer) seed(seal *Seal) bool {
 	return false
 }
 
-// takeOver adds what an unfinished pack has noted in x. Of images that the drive has already
-// it takes nothing: a blob that was fetched for another form of one of those is left with no
-// image that needs it, until the next seal.
-func (p *packer) takeOver(x *store.Index) error {
-	c, err := contentsFromStore(x, nil)
-	if err != nil {
-		p.log.Warn("the notes of an unfinished pack are passed over", "err", err)
+// takeNotes adds what an unfinished pack has noted in later, which may be nil, and what is set
+// aside.
+func (p *packer) takeNotes(later *store.Index) error {
+	if later != nil {
+		c, err := contentsFromStore(later, nil)
+		if err != nil {
+			p.log.Warn("the notes of an unfinished pack are passed over", "err", err)
+		} else if err := p.takeOver(c); err != nil {
+			return err
+		}
+	}
+	if p.aside == nil {
 		return nil
 	}
+	return p.takeOver(p.aside)
+}
+
+// takeOver adds contents that the next seal does not cover. Of images that the drive has already
+// it takes nothing: a blob that was fetched for another form of one of those is left with no
+// image that needs it, until the next seal.
+func (p *packer) takeOver(c *Contents) error {
 	known := map[string]bool{}
 	if p.base != nil {
 		for _, img := range p.base.Images {
@@ -167,7 +179,9 @@ func (p *packer) takeOver(x *store.Index) error {
 		for _, d := range rel.Documents {
 			docs[d.Name], _ = c.Document(rel.Tag, d.Name)
 		}
-		rel.Sealed = 0
+		if rel.Sealed = 0; rel.Signature == "" {
+			rel.Signature = SignatureUnverified
+		}
 		if err := p.index.PutRelease(rel, docs); err != nil {
 			return err
 		}

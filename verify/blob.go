@@ -120,7 +120,7 @@ func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64
 // excuse makes a blob that is wrong, but that no seal covers, what it is: work in progress. A
 // power cut leaves such files, and pack hashes them before it trusts them.
 func (a *audit) excuse(f *Finding, covered bool) *Finding {
-	if !covered && a.unfinished() {
+	if _, pending := a.pending[digest.Digest(f.Digest)]; !covered && (pending || a.unfinished()) {
 		f.Kind = KindPartial
 		f.Detail += "; no seal covers it, and the same pack command fetches it again"
 	}

@@ -7,7 +7,6 @@ import (
 
 	"pannier/bundle"
 	"pannier/bundle/content"
-	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
 )
@@ -64,34 +63,22 @@ func (a *audit) payload(ctx context.Context, tag string) {
 
 // additional notes the images that no release names: nobody vouches for them.
 func (a *audit) additional() {
-	releases := map[string]bool{}
-	for _, r := range a.b.Contents.Releases {
-		releases[r.Tag] = true
-	}
 	for _, img := range a.b.Contents.Images {
-		switch {
-		case img.Kind == store.KindAdditional:
-			ref, err := release.ParseImageReference(img.Tag)
-			if err == nil && ref.Digest != "" && ref.Digest != img.Descriptor.Digest {
-				a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
-					Detail: "its name says another digest"})
+		if img.Kind == store.KindAdditional || a.b.Seal != nil {
+			if err := a.b.Contents.CheckImage(img); err != nil {
+				a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag}, Detail: err.Error()})
 				continue
 			}
-			if err != nil {
-				a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
-					Detail: "an image that belongs to no release must be named by its full reference: " + err.Error()})
-				continue
-			}
+		}
+		switch img.Kind {
+		case store.KindAdditional:
 			a.report.Additional++
 			a.note("additional image %s (%s): no signature is checked for it", img.Tag, img.Descriptor.Digest)
-		case img.Kind == store.KindPresumes:
+		case store.KindPresumes:
 			a.report.Presumes = presumption(a.b.Contents)
 			a.note("%s", a.report.Presumes)
-		case img.Kind == store.KindSupplement:
+		case store.KindSupplement:
 			a.note("this is a supplement, of pieces that another drive has lost: each is taken by its digest, and no signature is checked here")
-		case a.b.Seal != nil && !releases[img.Release]:
-			a.find(Finding{Kind: KindCorrupt, Path: "index.json", Digest: img.Descriptor.Digest.String(), Images: []string{img.Tag},
-				Detail: fmt.Sprintf("it belongs to the release %q, which is not on the drive", img.Release)})
 		}
 	}
 }

@@ -117,7 +117,7 @@ func (a *audit) judge(ctx context.Context) {
 		case inPrograms(f.Path):
 			f.Healable = a.b.Seal != nil && a.restorable(f.Path, whole)
 		default:
-			f.Healable = whole || a.b.Restorable(ctx, f.Path, a.walked)
+			f.Healable = !a.beyond(f) && (whole || a.b.Restorable(ctx, f.Path, a.walked))
 		}
 		r.Findings[i].Healable = f.Healable
 		if f.ByHand() {
