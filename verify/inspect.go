@@ -19,6 +19,7 @@ import (
 type InspectOptions struct {
 	Media      string
 	Signatures bundle.SignatureVerifier
+	Signers    *custody.Signers // whose signatures of the custody log are trusted; may be nil
 	Cache      string
 	Logger     *slog.Logger
 }
@@ -145,7 +146,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	}
 	out.Presumes, out.Supplement = presumption(b.Contents), b.Contents.Supplement()
 	out.Contents, out.Tools = contentsOf(b.Contents), b.Tools()
-	out.Custody = custody.Look(b.Layout, nil, time.Now())
+	out.Custody = custody.Look(b.Layout, opts.Signers, time.Now())
 	if err := countBlobs(b, &out.Blobs); err != nil {
 		return nil, b.Layout.Diagnose(err)
 	}

@@ -25,6 +25,7 @@ type Space struct {
 	MaxFile          int64  // the largest file in bytes; 0: no limit that matters is known
 	MaxNames         int    // names of blobs in one folder; 0: no limit that matters is known
 	ReadOnly         bool   // mounted read-only; false is no proof of the contrary
+	Device           uint64 // tells file systems apart while they are mounted
 	SameDeviceAsRoot bool   // on the system's own disk: perhaps the drive is not mounted
 }
 

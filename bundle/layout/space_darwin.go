@@ -18,6 +18,7 @@ func statSpace(dir string) (Space, error) {
 		Filesystem: unix.ByteSliceToString(st.Fstypename[:]),
 		Free:       times(st.Bavail, uint64(st.Bsize)), Total: times(st.Blocks, uint64(st.Bsize)),
 		ReadOnly:         st.Flags&unix.MNT_RDONLY != 0,
+		Device:           uint64(at.Dev),
 		SameDeviceAsRoot: at.Dev == root.Dev,
 	}, nil
 }

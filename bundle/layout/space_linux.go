@@ -36,6 +36,7 @@ func statSpace(dir string) (Space, error) {
 	s := Space{
 		Free: times(st.Bavail, unit), Total: times(st.Blocks, unit),
 		ReadOnly:         uint64(st.Flags)&unix.ST_RDONLY != 0,
+		Device:           uint64(at.Dev),
 		SameDeviceAsRoot: at.Dev == root.Dev,
 	}
 	if st.Blocks == 0 {

@@ -20,14 +20,15 @@ func statSpace(dir string) (Space, error) {
 	if err := windows.GetVolumePathName(path, &volume[0], uint32(len(volume))); err != nil {
 		return Space{}, err
 	}
-	var flags uint32
+	var flags, serial uint32
 	name := make([]uint16, windows.MAX_PATH+1)
-	if err := windows.GetVolumeInformation(&volume[0], nil, 0, nil, nil, &flags, &name[0], uint32(len(name))); err != nil {
+	if err := windows.GetVolumeInformation(&volume[0], nil, 0, &serial, nil, &flags, &name[0], uint32(len(name))); err != nil {
 		return Space{}, err
 	}
 	s := Space{
 		Filesystem: windows.UTF16ToString(name),
 		Free:       times(free, 1), Total: times(total, 1),
+		Device:   uint64(serial),
 		ReadOnly: flags&windows.FILE_READ_ONLY_VOLUME != 0,
 	}
 	if system, err := windows.GetSystemWindowsDirectory(); err == nil {

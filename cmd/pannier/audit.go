@@ -106,10 +106,11 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 	if opts.Signers, err = s.trustedSigners(f.signers); err != nil {
 		return err
 	}
-	evidence, err := s.evidence(&f.reportFlags, false, verifier, opts.Media)
+	evidence, err := s.evidence(&f.reportFlags, &f.trustFlags, false, verifier, opts.Media)
 	if err != nil {
 		return err
 	}
+	evidence.signers = opts.Signers
 	defer func() { err = evidence.finish(ctx, err) }()
 	opts.Progress = evidence.progress(opts.Progress)
 	if f.custody != "" {

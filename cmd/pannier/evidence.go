@@ -57,14 +57,20 @@ type evidence struct {
 	report   custody.Report
 	media    []string
 	verifier bundle.SignatureVerifier
+	signers  *custody.Signers // --trusted-signers; nil if that was not given
+	keyrings []string         // files of --keyring
+	onDrive  []string         // those of them that travel on the drives
 
 	cell   func(drive *verify.Inspection, blob verify.InspectedBlob) string // state of a blob
 	images map[string]string                                                // unpack: names at the registry of the releases that are there whole
 }
 
 // evidence checks the flags before the work begins. media are the drives, where no report may go.
-func (s *session) evidence(f *reportFlags, dry bool, v bundle.SignatureVerifier, media ...string) (*evidence, error) {
+func (s *session) evidence(f *reportFlags, trust *trustFlags, dry bool, v bundle.SignatureVerifier, media ...string) (*evidence, error) {
 	e := &evidence{s: s, flags: f, media: media, verifier: v, images: map[string]string{}, timeline: custody.NewTimeline()}
+	e.keyrings = trust.keyrings.Value()
+	e.onDrive = s.keysOnDrive(e.keyrings, media)
+	s.warnKeys(e.onDrive)
 	e.cell = func(*verify.Inspection, verify.InspectedBlob) string { return custody.CellKept }
 	if f.report != "" {
 		if dry {
@@ -221,7 +227,7 @@ func (e *evidence) recordBeside(entries ...custody.Entry) {
 func (e *evidence) inspect(ctx context.Context, media string) (*verify.Inspection, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	return verify.Inspect(ctx, verify.InspectOptions{Media: media, Signatures: e.verifier, Cache: e.s.cacheDir(), Logger: e.s.log})
+	return verify.Inspect(ctx, verify.InspectOptions{Media: media, Signatures: e.verifier, Signers: e.signers, Cache: e.s.cacheDir(), Logger: e.s.log})
 }
 
 // finish writes the report, whatever came of the command, and returns what did.
@@ -379,22 +385,50 @@ func (e *evidence) vouched() {
 			unsigned = append(unsigned, rel.Release)
 		}
 	}
+	v := &r.Verdict.Vouched
 	switch {
 	case len(unsigned) > 0:
-		r.Verdict.Vouched = "Nobody trusted vouches for " + strings.Join(unsigned, ", ") + "."
+		*v = "Nobody trusted vouches for " + strings.Join(unsigned, ", ") + "."
 	case releases > 0:
-		r.Verdict.Vouched = "Every release is signed by somebody trusted; the signature covers every byte of it through digests."
+		*v = "Every release is signed by somebody trusted; the signature covers every byte of it through digests."
 	default:
-		r.Verdict.Vouched = "There is no release whose signature could be judged."
+		*v = "There is no release whose signature could be judged."
 	}
 	if additional > 0 {
-		r.Verdict.Vouched += " No signature is checked for additional images."
+		*v += " No signature is checked for additional images."
 	}
+	if len(e.onDrive) > 0 {
+		*v += " But beware: the key in " + onDriveText(e.onDrive) + "."
+	}
+	if e.signers != nil {
+		e.vouchedLogs()
+	}
+}
+
+// vouchedLogs says whether trusted signers vouch for the custody logs of the drives.
+func (e *evidence) vouchedLogs() {
+	trusted := !slices.ContainsFunc(e.report.Drives, func(d custody.DriveReport) bool { return !d.Custody.Trusted })
+	text := " The custody log is signed to its end by somebody whom --trusted-signers names."
+	if !trusted || len(e.report.Drives) == 0 {
+		text = " Nobody whom --trusted-signers names vouches for the whole custody log."
+	}
+	e.report.Verdict.Vouched += text
+}
+
+// keysText says what keys signatures were checked against.
+func (e *evidence) keysText() string {
+	switch {
+	case len(e.onDrive) > 0:
+		return "against known keys, of which " + strings.Join(e.onDrive, ", ") + " lies on the drive itself"
+	case len(e.media) == 0:
+		return "against Red Hat's keys, and those that --keyring names"
+	}
+	return "against keys that do not come from the drive"
 }
 
 // redact leaves out what names this machine, its people and its places.
 func (e *evidence) redact() {
-	names := []string{e.flags.report, e.s.env("HOME")}
+	names := append([]string{e.flags.report, e.s.env("HOME")}, e.keyrings...)
 	for _, m := range e.media {
 		names = append(names, m, filepath.Clean(m))
 		if abs, err := filepath.Abs(m); err == nil {

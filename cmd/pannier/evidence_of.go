@@ -45,7 +45,7 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%d blobs, %s, all right", r.ReadBack.Blobs, content.SizeText(r.ReadBack.Bytes))})
 	}
 	for _, rel := range r.Releases {
-		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: "against keys that do not come from the drive", Result: rel.Signature.Status})
+		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
 	}
 	if failure != nil || !r.Sealed {
 		return
@@ -141,7 +141,7 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 		custody.Check{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result},
 		custody.Check{What: "every small file", How: "against SHA256SUMS, which the seal vouches for", Result: countText(r.Findings)})
 	for _, rel := range r.Releases {
-		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: "against keys that do not come from the drive", Result: rel.Signature})
+		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: e.keysText(), Result: rel.Signature})
 	}
 	if failure != nil {
 		return
@@ -243,7 +243,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 		Result: fmt.Sprintf("%d blobs, %s", read, content.SizeText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
 	left := 0
 	for _, rel := range r.Releases {
-		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: "against keys that do not come from the drive", Result: rel.Signature.Status})
+		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
 		one := custody.DeliveredRelease{Release: rel.Tag, Digest: rel.Digest, Signature: rel.Signature.Status, Key: rel.Signature.Key, Fingerprint: rel.Signature.Fingerprint}
 		if rel.Complete {
 			one.Delivered, e.images[rel.Tag] = rel.Image, rel.Image

@@ -53,7 +53,7 @@ func (s *session) mirror(ctx context.Context, f *mirrorFlags, args []string) (er
 	if from.Client, err = remote.New(source); err != nil {
 		return err
 	}
-	if p.evidence, err = s.evidence(&f.reportFlags, opts.DryRun, opts.Signatures); err != nil {
+	if p.evidence, err = s.evidence(&f.reportFlags, &f.trustFlags, opts.DryRun, opts.Signatures); err != nil {
 		return err
 	}
 	defer func() { err = p.evidence.finish(ctx, err) }()

@@ -119,7 +119,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) (err er
 		return err
 	}
 	opts.Signatures = verifier
-	evidence, err := s.evidence(&f.reportFlags, opts.DryRun, verifier, opts.Media)
+	evidence, err := s.evidence(&f.reportFlags, &f.trustFlags, opts.DryRun, verifier, opts.Media)
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func (s *session) unpack(ctx context.Context, f *unpackFlags, args []string) (er
 			return err
 		}
 	}
-	if p.evidence, err = s.evidence(&f.reportFlags, opts.DryRun, opts.Signatures, opts.Media...); err != nil {
+	if p.evidence, err = s.evidence(&f.reportFlags, &f.trustFlags, opts.DryRun, opts.Signatures, opts.Media...); err != nil {
 		return err
 	}
 	defer func() { err = p.evidence.finish(ctx, err) }()

@@ -140,14 +140,15 @@ func inFolder(name string, d digest.Digest) bool {
 
 // State is what the log of a drive tells, and what became of it.
 type State struct {
-	Log      *Log           `json:"-"`
-	Lines    int            `json:"lines"`
-	Last     digest.Digest  `json:"last,omitempty"` // of the last line
-	Vouched  string         `json:"vouched"`        // a sentence: who signed the log and who vouches for that
-	Trusted  bool           `json:"trusted"`        // the last entry, and so the whole chain, is signed by somebody trusted
-	Attached []AttachedFile `json:"attached,omitempty"`
-	Problems []string       `json:"problems,omitempty"` // all that is wrong, the log's own problems first
-	Unlisted []string       `json:"unlisted,omitempty"` // files in [Folder] that the log does not name
+	Log      *Log            `json:"-"`
+	Lines    int             `json:"lines"`
+	Last     digest.Digest   `json:"last,omitempty"`   // of the last line
+	Vouched  string          `json:"vouched"`          // a sentence: who signed the log and who vouches for that
+	Trusted  bool            `json:"trusted"`          // the last entry, and so the whole chain, is signed by somebody trusted
+	Signed   []SignedEntries `json:"signed,omitempty"` // who signed which entries
+	Attached []AttachedFile  `json:"attached,omitempty"`
+	Problems []string        `json:"problems,omitempty"` // all that is wrong, the log's own problems first
+	Unlisted []string        `json:"unlisted,omitempty"` // files in [Folder] that the log does not name
 }
 
 // AttachedFile is a file that the log says was attached.
@@ -226,6 +227,7 @@ func (s *State) compare(d Drive) {
 // vouch says who signed the log. A signature is of a line, and through the chain of all before
 // it; what stands after the last one is nobody's word.
 func (s *State) vouch(trusted *Signers, now time.Time) {
+	s.Signed = s.Log.signed(trusted, now)
 	last, unsigned := (*Line)(nil), 0
 	for i := len(s.Log.Lines) - 1; i >= 0 && last == nil; i-- {
 		switch line := &s.Log.Lines[i]; {
@@ -244,9 +246,12 @@ func (s *State) vouch(trusted *Signers, now time.Time) {
 		return
 	}
 	name, ok := trusted.Name(last.Signer, now)
-	if ok {
+	switch {
+	case ok:
 		s.Vouched = fmt.Sprintf("%s signed it (%s)", name, last.Signer.Fingerprint)
-	} else {
+	case trusted != nil:
+		s.Vouched = fmt.Sprintf("the key %s signed it, and --trusted-signers names nobody with that key", last.Signer.Fingerprint)
+	default:
 		s.Vouched = fmt.Sprintf("the key %s signed it, and nobody vouches for that key (--trusted-signers FILE says whose it is)", last.Signer.Fingerprint)
 	}
 	if unsigned > 0 {

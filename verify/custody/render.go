@@ -50,6 +50,9 @@ func part(list any, of func(have int) (from, to int)) (any, error) {
 	case []AttachedFile:
 		from, to := of(len(l))
 		return l[from:to], nil
+	case []SignedEntries:
+		from, to := of(len(l))
+		return l[from:to], nil
 	case []Finding:
 		from, to := of(len(l))
 		return l[from:to], nil

@@ -189,6 +189,11 @@ func (r *Report) Redact(names ...string) {
 	for i := range r.Drives {
 		d := &r.Drives[i]
 		names, d.Media = append(names, d.Media), ""
+		if d.Custody != nil {
+			for _, s := range d.Custody.Signed {
+				names = append(names, s.Name)
+			}
+		}
 		for k := range d.Entries {
 			names = append(names, d.Entries[k].Host, d.Entries[k].User)
 			d.Entries[k].Host, d.Entries[k].User, d.Entries[k].Signature = "", "", ""

@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"pannier/bundle"
 	"pannier/bundle/content"
 )
 
@@ -76,7 +77,11 @@ func (t *textReport) answers() {
 		t.say("OpenShift %s\n  %s", rel.Release, rel.Digest)
 	}
 	if len(r.Drives) == 0 && r.Delivery == nil {
-		t.say("Nothing can be said of the drive: it could not be read.")
+		if r.Command == "mirror" {
+			t.say("Nothing: the command ended before it came to that.")
+		} else {
+			t.say("Nothing can be said of the drive: it could not be read.")
+		}
 	}
 	t.head("IS IT WHOLE")
 	for _, c := range r.Checks {
@@ -95,7 +100,10 @@ func (t *textReport) answers() {
 			t.say("%s: signature %s", rel.Release, strings.TrimSpace(rel.Signature+" "+strings.TrimSpace(rel.Key+" "+rel.Fingerprint)))
 		}
 		if d.Custody != nil && d.Custody.Lines > 0 {
-			t.say("custody log of %d lines: %s", d.Custody.Lines, d.Custody.Vouched)
+			t.say("custody log, %s:", d.Custody.Vouched)
+			for _, s := range d.Custody.Signed {
+				t.say("- %s", s)
+			}
 		}
 	}
 	for _, rel := range r.Carried() {
@@ -208,12 +216,25 @@ func (t *textReport) delivery() {
 	for _, rel := range t.r.Carried() {
 		t.table([]string{"release", rel.Delivered})
 	}
-	t.table([]string{"registry", d.Registry},
-		[]string{"pushed", fmt.Sprintf("%d blobs, %s", d.Pushed.Blobs, content.SizeText(d.Pushed.Bytes))},
-		[]string{"there already", fmt.Sprintf("%d blobs, %s", d.Present.Blobs, content.SizeText(d.Present.Bytes))},
-		[]string{"not read", fmt.Sprintf("%d blobs, %s", d.Skipped.Blobs, content.SizeText(d.Skipped.Bytes))},
-		[]string{"presumed", fmt.Sprintf("%d blobs, %s", d.Presumed.Blobs, content.SizeText(d.Presumed.Bytes))},
-		[]string{"refused", fmt.Sprint(d.Refused)},
+	t.table([]string{"registry", d.Registry})
+	for _, row := range []struct {
+		what   string
+		totals bundle.Totals
+		always bool
+		more   string
+	}{
+		{"pushed", d.Pushed, true, "read, verified and pushed"},
+		{"mounted", d.Mounted, false, "taken over from a repository of the registry's own, not read"},
+		{"there already", d.Present, true, "read and verified, not pushed"},
+		{"not read", d.Skipped, true, "the registry has them"},
+		{"presumed", d.Presumed, false, "on no drive, the registry has them"},
+		{"documents", d.Documents, false, "read and verified, they stay on the drive"},
+	} {
+		if row.always || row.totals.Blobs > 0 {
+			t.table([]string{row.what, fmt.Sprintf("%d blobs, %s: %s", row.totals.Blobs, content.SizeText(row.totals.Bytes), row.more)})
+		}
+	}
+	t.table([]string{"refused", fmt.Sprint(d.Refused)},
 		[]string{"cluster objects", strings.Join(d.Objects, ", ")},
 		[]string{"contacted", strings.Join(d.Contacts, ", ")})
 }
