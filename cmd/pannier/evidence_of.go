@@ -133,16 +133,7 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 		return custody.CellProven
 	}
 	rep.Notes = append(rep.Notes, r.Notes...)
-	what, result := "every blob read and hashed", fmt.Sprintf("%d blobs and manifests, %s", r.Blobs.Count, content.SizeText(r.Blobs.Bytes))
-	if r.Selected != nil {
-		what, result = "every blob of "+strings.Join(r.Selected, ", ")+" read and hashed", fmt.Sprintf("%d of %d blobs and manifests", r.Read, r.Blobs.Count)
-	}
-	rep.Checks = append(rep.Checks,
-		custody.Check{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result},
-		custody.Check{What: "every small file", How: "against SHA256SUMS, which the seal vouches for", Result: countText(r.Findings)})
-	for _, rel := range r.Releases {
-		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: e.keysText(), Result: rel.Signature})
-	}
+	rep.Checks = append(rep.Checks, e.auditChecks(opts, r)...)
 	if failure != nil {
 		return
 	}
@@ -158,6 +149,37 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 		v.State = custody.StateIncomplete
 	}
 	rep.Verdict = v
+}
+
+// auditChecks are what an audit checked, each with what it found and no other did.
+func (e *evidence) auditChecks(opts verify.AuditOptions, r *verify.Report) []custody.Check {
+	var ofBlobs, ofFiles, ofCustody []verify.Finding // those of signatures are told release by release
+	for _, f := range r.Findings {
+		switch {
+		case f.Kind == verify.KindUntrusted && f.Path == custody.LogName:
+			ofCustody = append(ofCustody, f)
+		case f.Kind == verify.KindUntrusted:
+		case strings.HasPrefix(f.Path, "blobs/") || strings.HasPrefix(f.Path, "pannier/partial/"):
+			ofBlobs = append(ofBlobs, f)
+		default:
+			ofFiles = append(ofFiles, f)
+		}
+	}
+	what, result := "every blob read and hashed", fmt.Sprintf("%s, %s", plural(r.Blobs.Count, "blob or manifest", "blobs and manifests"), content.SizeText(r.Blobs.Bytes))
+	if r.Selected != nil {
+		what, result = "every blob of "+strings.Join(r.Selected, ", ")+" read and hashed", fmt.Sprintf("%d of %d blobs and manifests", r.Read, r.Blobs.Count)
+	}
+	checks := []custody.Check{
+		{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result + ", " + countText(ofBlobs)},
+		{What: "every other file", How: "against SHA256SUMS, which the seal vouches for, and whether it belongs there", Result: countText(ofFiles)},
+	}
+	for _, rel := range r.Releases {
+		checks = append(checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: e.keysText(), Result: rel.Signature})
+	}
+	if opts.Signers != nil {
+		checks = append(checks, custody.Check{What: "custody log", How: "whole, and signed to its end by somebody whom --trusted-signers names", Result: countText(ofCustody)})
+	}
+	return checks
 }
 
 // enterAudited continues the log beside the drive.
