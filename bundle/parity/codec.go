@@ -11,12 +11,12 @@ import (
 )
 
 const (
-	// batchSlices is how many data slices are in memory at once while a group is encoded;
-	// another batch is read meanwhile.
-	batchSlices = 20
+	// batchSlices is how many data slices are summed up at once. With no more than ten of them
+	// and as many parity slices the Reed-Solomon library takes its fastest code.
+	batchSlices = 10
 	// column is how many bytes of every slice are worked on at once, so that they stay in
 	// the processor's cache.
-	column = 16 << 10
+	column = 32 << 10
 )
 
 var zeros = make([]byte, sliceSize)

@@ -11,6 +11,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"golang.org/x/sync/errgroup"
+
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
 )
@@ -177,24 +179,44 @@ func readAt(r io.ReaderAt, b []byte, offset int64) bool {
 // error is the context's.
 func (g *Generation) CheckParity(ctx context.Context) ([]int, error) {
 	var bad []int
-	buf := make([]byte, sliceSize)
 	for i := range g.files() {
-		f, err := g.layout.OpenMedium(slicesName(g.Number, i))
 		from, to := g.held(i)
-		for n := from * g.parity; n < to*g.parity; n++ {
-			if err := ctx.Err(); err != nil {
+		right := make([]bool, (to-from)*g.parity) // none is, if the file cannot be opened
+		if f, err := g.layout.OpenMedium(slicesName(g.Number, i)); err == nil {
+			err := g.checkSlices(ctx, f, from*g.parity, right)
+			f.Close()
+			if err != nil {
 				return bad, err
 			}
-			_, offset := g.parityAt(n/g.parity, n%g.parity)
-			if err != nil || !readAt(f, buf, offset) || g.Parity.Check(int64(n), buf) != nil {
-				bad = append(bad, n)
-			}
 		}
-		if err == nil {
-			f.Close()
+		for n, ok := range right {
+			if !ok {
+				bad = append(bad, from*g.parity+n)
+			}
 		}
 	}
 	return bad, nil
+}
+
+// checkSlices tells which parity slices of a file, from number first on, are right. Two readers
+// take turns, so that the drive is busy while a sum is taken.
+func (g *Generation) checkSlices(ctx context.Context, f io.ReaderAt, first int, right []bool) error {
+	const readers = 2
+	eg, ctx := errgroup.WithContext(ctx)
+	for r := range readers {
+		eg.Go(func() error {
+			buf := make([]byte, sliceSize)
+			for k := r; k < len(right); k += readers {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				_, offset := g.parityAt((first+k)/g.parity, (first+k)%g.parity)
+				right[k] = readAt(f, buf, offset) && g.Parity.Check(int64(first+k), buf) == nil
+			}
+			return nil
+		})
+	}
+	return eg.Wait()
 }
 
 // SizesRight reports whether every file of the parity slices has the size that the map asks

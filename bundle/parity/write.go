@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -105,36 +104,37 @@ func Write(ctx context.Context, opts WriteOptions) (map[string]digest.Digest, er
 	if size := m.mapSize(); size > MaxMap {
 		return nil, fmt.Errorf("the parity map would have %d bytes: %w", size, layout.ErrTooLarge)
 	}
-	for _, b := range m.Blobs {
-		if err := opts.Layout.DropBlob(b.Descriptor()); err != nil {
-			return nil, fmt.Errorf("read back: %w", err)
-		}
+	if err := drop(ctx, opts.Layout, m.Blobs); err != nil {
+		return nil, fmt.Errorf("read back: %w", err)
 	}
 	c, err := newCodec(m.geometry)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{opts: opts, m: m, c: c, sums: make([][]byte, m.parity)}
-	for i := range w.sums {
-		w.sums[i] = make([]byte, sliceSize)
-	}
-	for i := range w.batch {
-		w.batch[i] = make([][]byte, min(batchSlices, m.data))
-		for k := range w.batch[i] {
-			w.batch[i][k] = make([]byte, sliceSize)
-		}
-	}
+	w := &writer{opts: opts, m: m, c: c}
 	return w.run(ctx)
+}
+
+// drop drops the blobs from the cache; that of one waits for processors, not for the drive.
+func drop(ctx context.Context, l *layout.Layout, blobs []Blob) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(4)
+	for _, b := range blobs {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return l.DropBlob(b.Descriptor())
+		})
+	}
+	return g.Wait()
 }
 
 type writer struct {
 	opts  WriteOptions
 	m     *Map
 	c     *codec
-	sums  [][]byte    // the parity slices of a group
-	batch [2][][]byte // data slices: one batch is read while the other is encoded
 	slice content.Slicer
-	mu    sync.Mutex // guards Progress
 }
 
 // run writes in an order that keeps the two copies of the map apart on the drive: the place of
@@ -152,13 +152,7 @@ func (w *writer) run(ctx context.Context) (map[string]digest.Digest, error) {
 	for i := range w.m.files() {
 		h := sha256.New()
 		err := l.WriteStream(slicesName(g, i), func(f io.Writer) error {
-			from, to := w.m.held(i)
-			for group := from; group < to; group++ {
-				if err := w.group(ctx, group, io.MultiWriter(f, h, &w.slice)); err != nil {
-					return err
-				}
-			}
-			return nil
+			return w.encode(ctx, i, io.MultiWriter(f, h, &w.slice))
 		})
 		if err != nil {
 			return nil, err
@@ -188,83 +182,6 @@ type zeroReader struct{}
 func (zeroReader) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
-}
-
-// group reads a group, batch by batch, and writes its parity slices. While one batch is
-// encoded the next is read.
-func (w *writer) group(ctx context.Context, group int, out io.Writer) error {
-	for _, s := range w.sums {
-		clear(s)
-	}
-	encoded := make(chan error, 1)
-	encoded <- nil
-	for b := range w.c.batches {
-		from, to := w.c.slots(b)
-		slots, err := w.read(ctx, group, from, to, w.batch[b%2])
-		if err := <-encoded; err != nil {
-			return err
-		}
-		if err != nil {
-			return err
-		}
-		go func() { encoded <- w.c.add(ctx, b, slots, w.sums) }()
-	}
-	if err := <-encoded; err != nil {
-		return err
-	}
-	for _, s := range w.sums {
-		if _, err := out.Write(s); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// read reads the slices in slots of a group into buffers, and compares them.
-func (w *writer) read(ctx context.Context, group, from, to int, buffers [][]byte) ([][]byte, error) {
-	out := make([][]byte, to-from)
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs(w.opts.Jobs))
-	for slot := from; slot < to; slot++ {
-		i, ok := w.m.slice(group, slot)
-		if !ok {
-			continue
-		}
-		buf := buffers[slot-from]
-		out[slot-from] = buf
-		g.Go(func() error {
-			end := 0
-			for _, p := range w.m.pieces(i) {
-				b, at := w.m.Blobs[p.blob], buf[p.at:p.at+p.n]
-				if err := w.opts.Layout.ReadSlice(gctx, b.Descriptor(), p.slice, at); err != nil {
-					return fmt.Errorf("read back: %w", err)
-				}
-				if err := b.Sums.Check(p.slice, at); err != nil {
-					return fmt.Errorf("read back: blob %s: at offset %d: %w", b.Digest, p.slice*sliceSize, err)
-				}
-				w.progress(int64(p.n))
-				end = p.at + p.n
-			}
-			clear(buf[end:])
-			return nil
-		})
-	}
-	return out, g.Wait()
-}
-
-func (w *writer) progress(n int64) {
-	if w.opts.Progress != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.opts.Progress(n)
-	}
-}
-
-func jobs(n int) int {
-	if n <= 0 || n > 4 {
-		return 4
-	}
-	return n
 }
 
 // readBack compares what the drive returns with what was written.
