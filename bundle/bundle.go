@@ -202,6 +202,11 @@ func openLayout(media string) (*layout.Layout, error) {
 	if tree := ocdir.Find(media); tree != "" {
 		return nil, fmt.Errorf("%s: %w: did you mean %s, which oc adm release mirror wrote?", media, ErrNotBundle, tree)
 	}
+	if l, err := readLeft(media); err == nil && l != nil {
+		if ours, _ := l.whose(); ours {
+			return nil, fmt.Errorf("%s: %w: pannier wrote it, but its folder pannier is lost, and with it seal and records: a pack onto it keeps what is right, and seals it again", media, ErrNotBundle)
+		}
+	}
 	if _, err := os.Lstat(filepath.Join(media, ocispec.ImageLayoutFile)); err == nil {
 		return nil, fmt.Errorf("%s: %w: it is an OCI image layout that pannier did not write", media, ErrNotBundle)
 	}

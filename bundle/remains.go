@@ -2,9 +2,11 @@ package bundle
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -16,24 +18,44 @@ import (
 // layoutMarker is the text of oci-layout.
 const layoutMarker = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
 
-// signs are what tells a file of ours in the root from one of the same name that somebody else
-// wrote.
-var signs = map[string]string{
-	fileStart:     startSign,
-	fileSums:      "  " + dirOwn + "/",
-	fileIndexJSON: `"application/vnd.pannier.`,
+// ownSums is a line of every SHA256SUMS of ours.
+var ownSums = regexp.MustCompile(`(?m)^[0-9a-f]{64}  ` + dirOwn + `/index-[0-9]+\.db$`)
+
+// left is what stands in a root that has no folder pannier.
+type left struct {
+	files  map[string][]byte // of a bundle's root, by name, with or without ".new", as far as they have any byte but zeros
+	hollow map[string]bool   // those of which nothing is left but zeros
+	blobs  bool              // there are blobs
 }
 
 // remains reports whether dir holds what a power cut leaves of a bundle on a drive that calls
 // durable what is not: the folder pannier is lost, and of the rest some is there, in part. It
-// must be nothing but files of a bundle's root and blobs, with one sign at least that they are
-// ours; without a sign, nothing that anybody could miss.
+// must be nothing but files of a bundle's root and blobs, with one that shows that they are
+// ours; without that, nothing that anybody could miss.
 func remains(dir string) (bool, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
+	l, err := readLeft(dir)
+	if l == nil || err != nil {
 		return false, err
 	}
-	signed, hollow, found := false, true, false
+	if shown, foreign := l.whose(); shown || foreign {
+		return shown, nil
+	}
+	for name, raw := range l.files {
+		if name != ocispec.ImageLayoutFile || !strings.HasPrefix(layoutMarker, string(bytes.Trim(raw, "\x00"))) {
+			return false, nil
+		}
+	}
+	// Of lost bytes the name is all that is left, and nobody else has that one.
+	return l.hollow[fileStart] || !l.blobs && len(l.files)+len(l.hollow) > 0, nil
+}
+
+// readLeft reads what is left of a root; nil if somebody else's things stand there.
+func readLeft(dir string) (*left, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &left{files: map[string][]byte{}, hollow: map[string]bool{}}
 	for _, e := range entries {
 		name := strings.TrimSuffix(e.Name(), ".new")
 		switch {
@@ -42,32 +64,67 @@ func remains(dir string) (bool, error) {
 		case e.Name() == "blobs" && e.IsDir():
 			ours, empty, err := onlyBlobs(filepath.Join(dir, "blobs"))
 			if err != nil || !ours {
-				return false, err
+				return nil, err
 			}
-			hollow = hollow && empty
-		case !e.Type().IsRegular():
-			return false, nil
-		case name == ocispec.ImageLayoutFile:
-			// Another text than ours may be another's, or of a version that is not known here.
-			raw, err := readStart(filepath.Join(dir, e.Name()), 4096)
-			if err != nil {
-				return false, err
-			}
-			found, hollow = true, hollow && strings.HasPrefix(layoutMarker, string(bytes.Trim(raw, "\x00")))
-		case signs[name] != "":
-			found = true
-			sign, empty, err := looksOurs(filepath.Join(dir, e.Name()), signs[name])
-			if err != nil {
-				return false, err
-			}
-			// Nobody else has that name, and of lost bytes it is all that is left.
-			signed = signed || sign || empty && name == fileStart
-			hollow = hollow && empty
-		default:
-			return false, nil
+			l.blobs = !empty
+			continue
+		case !e.Type().IsRegular() || name != ocispec.ImageLayoutFile && name != fileStart && name != fileSums && name != fileIndexJSON:
+			return nil, nil
+		}
+		raw, err := readStart(filepath.Join(dir, e.Name()), maxIndexJSON)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case len(bytes.Trim(raw, "\x00")) == 0:
+			l.hollow[name] = true
+		case l.files[name] == nil || name == e.Name():
+			l.files[name] = raw
 		}
 	}
-	return found && (signed || hollow), nil
+	return l, nil
+}
+
+// whose reports whether what is left is surely ours, or surely somebody else's.
+func (l *left) whose() (ours, foreign bool) {
+	sums := ownSums.Match(l.files[fileSums])
+	start := bytes.Contains(l.files[fileStart], []byte(startSign))
+	idx, err := parseIndex(l.files[fileIndexJSON])
+	if err != nil {
+		return sums || start, false
+	}
+	line := fmt.Sprintf("%s  %s\n", digest.FromBytes(l.files[fileIndexJSON]).Encoded(), fileIndexJSON)
+	ours = writesLike(idx) || sums && bytes.Contains(l.files[fileSums], []byte(line)) ||
+		start && bytes.Contains(l.files[fileStart], []byte("Bundle "+ID(idx)))
+	return ours, !ours
+}
+
+// writesLike reports whether a layout index has what only pannier writes: artifacts of ours
+// without a name, that of a release beside the image that it is of.
+func writesLike(idx *ocispec.Index) bool {
+	versions, named := map[string]bool{}, map[string]bool{}
+	parts := 0
+	for _, d := range idx.Manifests {
+		tag := d.Annotations[ocispec.AnnotationRefName]
+		switch {
+		case tag != "":
+			if m := ofRelease.FindStringSubmatch(tag); m != nil && m[1] == tag {
+				named[tag[:strings.LastIndex(tag, "-")]] = true
+			}
+		case d.ArtifactType == ArtifactRelease:
+			versions[d.Annotations[ocispec.AnnotationVersion]] = true
+		case d.ArtifactType == ArtifactSupplement || d.ArtifactType == ArtifactPresumes:
+			parts++
+		default:
+			return false
+		}
+	}
+	for v := range versions {
+		if !named[v] {
+			return false
+		}
+	}
+	return len(versions)+parts > 0
 }
 
 // onlyBlobs reports whether a folder holds blobs by their digests and nothing else, and
@@ -100,15 +157,6 @@ func onlyBlobs(dir string) (ours, empty bool, err error) {
 		empty = false
 	}
 	return true, empty, nil
-}
-
-// looksOurs looks for a sign in a file, and reports whether there is nothing in it but zeros.
-func looksOurs(name, sign string) (ours, hollow bool, err error) {
-	raw, err := readStart(name, maxIndexJSON)
-	if err != nil {
-		return false, false, err
-	}
-	return bytes.Contains(raw, []byte(sign)), len(bytes.Trim(raw, "\x00")) == 0, nil
 }
 
 // readStart reads at most limit bytes of a file.

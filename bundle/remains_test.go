@@ -1,6 +1,7 @@
 package bundle_test
 
 import (
+	"encoding/json"
 	"errors"
 	"maps"
 	"os"
@@ -8,8 +9,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"pannier/apply/trip"
 	"pannier/bundle"
+	"pannier/bundle/release"
 )
 
 // What a power cut leaves of a bundle, its folder pannier lost, is taken for one by pack, which
@@ -35,6 +41,19 @@ func TestPackOntoRemains(t *testing.T) {
 			return os.Rename(filepath.Join(m, "index.json"), filepath.Join(m, "index.json.new"))
 		}, true},
 		"what Windows leaves": {func(m string) error { return os.Mkdir(filepath.Join(m, "System Volume Information"), 0o755) }, true},
+		"another layout, that names our types": {func(m string) error {
+			return errors.Join(drop(m, "START-HERE.txt", "SHA256SUMS"), foreign(m, "", map[string]string{"by": `application/vnd.pannier.release.v1+json`}))
+		}, false},
+		"another layout, with artifacts of ours": {func(m string) error {
+			return errors.Join(drop(m, "START-HERE.txt", "SHA256SUMS"), foreign(m, bundle.ArtifactRelease, map[string]string{ocispec.AnnotationVersion: "4.8.21"}))
+		}, false},
+		"another layout beside texts of ours": {func(m string) error { return foreign(m, "", nil) }, false},
+		"another layout and an empty START-HERE.txt": {func(m string) error {
+			return errors.Join(drop(m, "SHA256SUMS"), put(m, "START-HERE.txt", ""), foreign(m, "", nil))
+		}, false},
+		"another's list of sums": {func(m string) error {
+			return errors.Join(drop(m, "START-HERE.txt", "index.json"), put(m, "SHA256SUMS", hex+"  pannier/thesis.doc\n"))
+		}, false},
 		"another layout": {func(m string) error {
 			return errors.Join(drop(m, "START-HERE.txt", "SHA256SUMS"), put(m, "index.json", `{"schemaVersion":2,"manifests":[]}`))
 		}, false},
@@ -95,6 +114,21 @@ func TestPackOntoRemains(t *testing.T) {
 			}
 		})
 	}
+	// Who only reads it is told what it is; images that belong to no release are known by the texts.
+	for name, refs := range map[string][]string{"a release": {r.Reference()}, "an image": nil} {
+		media := trip.Drive(t)
+		opts := o.Options(media, refs...)
+		if refs == nil {
+			opts.Additional = []release.Reference{trip.Image(t, r.Reference())}
+		}
+		trip.Pack(t, opts)
+		if err := drop(media, "pannier"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := bundle.Open(t.Context(), media, bundle.OpenOptions{Cache: t.TempDir()}); !errors.Is(err, bundle.ErrNotBundle) || !strings.Contains(err.Error(), "pannier wrote it") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 	// What the layout index names is kept, without being asked for.
 	media := trip.Copy(t, sealed)
 	if err := drop(media, "pannier"); err != nil {
@@ -104,6 +138,14 @@ func TestPackOntoRemains(t *testing.T) {
 	if a := trip.Whole(t, media); len(a.Releases) != 2 {
 		t.Errorf("%d releases", len(a.Releases))
 	}
+}
+
+// foreign writes the layout index of somebody else.
+func foreign(media, artifact string, annotations map[string]string) error {
+	raw, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: []ocispec.Descriptor{{
+		MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("x"), Size: 1, ArtifactType: artifact, Annotations: annotations,
+	}}})
+	return errors.Join(err, put(media, "index.json", string(raw)))
 }
 
 func drop(media string, names ...string) error {
