@@ -100,6 +100,9 @@ func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64
 		return nil, fmt.Errorf("%s: %w", a.opts.Media, gone)
 	}
 	switch {
+	case err != nil && errors.Is(err, content.ErrDigest) && !expected && !isPending && !a.unfinished():
+		finding.Kind, finding.Detail = KindExtra, "no image on the drive needs it, and its bytes are not what its name says; it can be removed"
+		return finding, nil
 	case err != nil && errors.Is(err, content.ErrDigest):
 		finding.Kind, finding.Detail = KindCorrupt, "its bytes are not what its digest says"
 		return a.excuse(finding, covered), nil

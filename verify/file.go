@@ -54,7 +54,17 @@ func (a *audit) tools(sums map[string]digest.Digest) {
 			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: wrong[name].Error()})
 		}
 	}
-	if n > 0 {
+	changed := 0
+	for _, f := range a.report.Findings {
+		if f.Tool() {
+			changed++
+		}
+	}
+	switch {
+	case n == 0:
+	case changed > 0:
+		a.note("pannier itself is on the drive, for %d platforms, and NOT as it was sealed for %d of them: do not run it", n, changed)
+	default:
 		a.note("pannier itself is on the drive, for %d platforms, as it was sealed; that it is genuine nobody on the drive can say: compare its SHA-256 with what the sender says another way", n)
 	}
 }

@@ -120,6 +120,9 @@ func (a *audit) judge(ctx context.Context) {
 			f.Healable = !a.beyond(f) && (whole || a.b.Restorable(ctx, f.Path, a.walked))
 		}
 		r.Findings[i].Healable = f.Healable
+		if f.Tool() {
+			r.Findings[i].Detail += "; audit --repair --from DRIVE takes it from another drive, pack --verify --with-tool puts it there anew"
+		}
 		if f.ByHand() {
 			r.Findings[i].Detail += "; pannier removes nothing that is not its own: remove it by hand"
 		}

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"fmt"
+	"path"
 	"strings"
 
 	"pannier/bundle"
@@ -51,6 +52,12 @@ type Finding struct {
 // ByHand reports whether a finding is a file that only a person removes: nobody knows whose
 // it is.
 func (f *Finding) ByHand() bool { return f.Kind == KindExtra && !f.Healable && !f.Repaired }
+
+// Tool reports whether a finding is about the program on the drive, which is nowhere else on
+// it: another drive or pack heals it.
+func (f *Finding) Tool() bool {
+	return strings.HasPrefix(f.Path, "pannier/bin/") && path.Base(f.Path) != "sha256sum.txt" && f.Kind != KindExtra && !f.Healable && !f.Repaired
+}
 
 // Blobs counts the files in blobs/sha256, manifests included.
 type Blobs struct {

@@ -270,7 +270,15 @@ func (s *session) printReport(media string, trust []string, r *verify.Report, al
 		}
 	}
 	v := auditVerdict(media, trust, r)
-	return c.tell("%s is %s: %s. %s\n", v.subject, v.word, countText(r.Findings), v.sentence())
+	if err := c.tell("%s is %s: %s. %s\n", v.subject, v.word, countText(r.Findings), v.meaning); err != nil {
+		return err
+	}
+	for _, step := range v.steps {
+		if err := c.tell("%s\n", step); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // findingsText renders findings, with a few of each kind for all: what has not been fetched
@@ -313,6 +321,8 @@ func findingText(f verify.Finding) string {
 		fmt.Fprintf(&b, ": %s", printable(f.Detail))
 	}
 	switch {
+	case f.Repaired && f.Kind == verify.KindExtra:
+		b.WriteString(" (removed)")
 	case f.Repaired:
 		b.WriteString(" (repaired)")
 	case f.Healable:

@@ -141,9 +141,7 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 	v := custody.Verdict{State: custody.StateGood, Headline: strings.ToUpper(said.word[:1]) + strings.ToLower(said.word[1:]), Sentence: said.meaning}
 	if r.Status != verify.StatusComplete {
 		v.State, v.Sentence = custody.StateBad, countText(r.Findings)+". "+said.meaning
-		if said.remedy != "" {
-			v.ToDo = append(v.ToDo, said.remedy)
-		}
+		v.ToDo = said.steps
 	}
 	if r.Status == verify.StatusIncomplete {
 		v.State = custody.StateIncomplete
@@ -159,7 +157,7 @@ func (e *evidence) auditChecks(opts verify.AuditOptions, r *verify.Report) []cus
 		case f.Kind == verify.KindUntrusted && f.Path == custody.LogName:
 			ofCustody = append(ofCustody, f)
 		case f.Kind == verify.KindUntrusted:
-		case strings.HasPrefix(f.Path, "blobs/") || strings.HasPrefix(f.Path, "pannier/partial/"):
+		case r.Directory || strings.HasPrefix(f.Path, "blobs/") || strings.HasPrefix(f.Path, "pannier/partial/"):
 			ofBlobs = append(ofBlobs, f)
 		default:
 			ofFiles = append(ofFiles, f)
@@ -171,7 +169,9 @@ func (e *evidence) auditChecks(opts verify.AuditOptions, r *verify.Report) []cus
 	}
 	checks := []custody.Check{
 		{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result + ", " + countText(ofBlobs)},
-		{What: "every other file", How: "against SHA256SUMS, which the seal vouches for, and whether it belongs there", Result: countText(ofFiles)},
+	}
+	if !r.Directory { // which has no seal
+		checks = append(checks, custody.Check{What: "every other file", How: "against SHA256SUMS, which the seal vouches for, and whether it belongs there", Result: countText(ofFiles)})
 	}
 	for _, rel := range r.Releases {
 		checks = append(checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: e.keysText(), Result: rel.Signature})

@@ -402,7 +402,14 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 // nextCommand is the exact command for the disconnected side, with what trust needs there.
 func nextCommand(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult) (command, note string) {
 	if opts.Only != nil {
-		return commandLine("pannier", "audit", "--repair", "MEDIA", "--from", opts.Media), ""
+		words := []string{"pannier", "audit", "--repair", "MEDIA", "--from", opts.Media}
+		for _, name := range f.keyrings.Value() {
+			words = append(words, "--keyring", name)
+		}
+		if len(words) == 6 {
+			note = "MEDIA is the damaged drive; add the --keyring FILE that its audit takes, if it takes one."
+		}
+		return commandLine(words...), note
 	}
 	words := []string{"pannier", "unpack", opts.Media}
 	for _, rel := range r.Releases {

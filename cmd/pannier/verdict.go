@@ -9,6 +9,7 @@ import (
 	"pannier/bundle/content"
 	"pannier/bundle/release"
 	"pannier/verify"
+	"pannier/verify/custody"
 )
 
 // statusWords are the outcomes of an audit.
@@ -19,19 +20,18 @@ var statusWords = map[verify.Status]string{
 	verify.StatusUntrusted:  "NOT TRUSTED",
 }
 
-// fromElsewhere is how that is healed for which the drive itself is not enough.
-const fromElsewhere = "from another drive, a supplement (--refetch-list) or a registry with --from; or pack again with --verify on the internet side: only what is bad is fetched."
-
 // verdict is what an audit comes to: what was looked at, in a word how it is, what that means,
-// and what to do about it.
+// and what to do about it. A command stands at the end of its step, where it can be copied.
 type verdict struct {
 	subject string
 	word    string
 	meaning string
-	remedy  string // "" if there is nothing to do
+	steps   []string // empty if there is nothing to do
 }
 
-func (v verdict) sentence() string { return strings.TrimSpace(v.meaning + " " + v.remedy) }
+func (v *verdict) step(format string, args ...any) {
+	v.steps = append(v.steps, fmt.Sprintf(format, args...))
+}
 
 // auditVerdict puts the outcome of an audit of media into words. trust are the flags that an
 // audit of it needs.
@@ -40,39 +40,55 @@ func auditVerdict(media string, trust []string, r *verify.Report) verdict {
 	if r.Selected != nil {
 		v.subject = strings.Join(r.Selected, ", ") + " on " + media
 	}
-	left := tallyFindings(media, r)
-	repair := commandLine(append([]string{"pannier", "audit", "--repair", media}, trust...)...)
+	t := tallyFindings(media, r)
+	t.repair = append([]string{"pannier", "audit", "--repair", media}, trust...)
 	switch r.Status {
 	case verify.StatusComplete:
-		v.meaning = "Every blob is what its digest says" + vouched(r)
-		if r.Selected != nil {
-			v.meaning = fmt.Sprintf("%d of %d blobs and manifests were read; the rest of it was not looked at. Every blob that was read is what its digest says", r.Read, r.Blobs.Count) + vouched(r)
-		}
+		v.meaning = everyBlob(r) + vouched(r)
+		return v
 	case verify.StatusIncomplete:
-		v.meaning, v.remedy = left.incomplete(r, repair)
+		t.incomplete(r, &v)
 	case verify.StatusUntrusted:
-		v.meaning, v.remedy = left.untrusted(r, repair)
+		t.untrusted(r, &v)
 	default:
-		v.meaning, v.remedy = left.damaged(r, repair)
+		t.damaged(r, &v)
 	}
-	if len(left.byHand) > 0 && r.Status != verify.StatusComplete {
-		v.remedy = strings.TrimSpace(v.remedy + " Remove by hand: " + left.byHandText())
+	if len(t.byHand) > 0 {
+		v.step("Look at what does not belong there, and remove it by hand: %s", t.byHandText())
 	}
 	return v
+}
+
+// everyBlob says what was read and is right.
+func everyBlob(r *verify.Report) string {
+	if r.Selected != nil {
+		return fmt.Sprintf("%d of %d blobs and manifests were read; the rest of it was not looked at. Every blob that was read is what its digest says", r.Read, r.Blobs.Count)
+	}
+	return "Every blob is what its digest says"
 }
 
 // tally counts the findings that are left.
 type tally struct {
 	findings int // but those about trust
 	healable int // with what is on the drive
+	tools    int // programs, which only another drive or pack heals
+	unsigned int // releases for which nobody vouches
 	sealLost bool
 	byHand   []string // what only a person removes
+
+	repair []string // the command that heals
 }
 
 func tallyFindings(media string, r *verify.Report) tally {
 	var t tally
 	for _, f := range r.Findings {
-		if f.Repaired || f.Kind == verify.KindUntrusted {
+		if f.Repaired {
+			continue
+		}
+		if f.Kind == verify.KindUntrusted {
+			if f.Path != custody.LogName {
+				t.unsigned++
+			}
 			continue
 		}
 		t.findings++
@@ -80,6 +96,8 @@ func tallyFindings(media string, r *verify.Report) tally {
 		case f.Healable:
 			t.healable++
 			t.sealLost = t.sealLost || f.Kind == verify.KindUnsealed
+		case f.Tool():
+			t.tools++
 		case f.ByHand():
 			t.byHand = append(t.byHand, filepath.Join(media, filepath.FromSlash(f.Path)))
 		}
@@ -97,55 +115,83 @@ func (t tally) byHandText() string {
 	return text
 }
 
-func (t tally) incomplete(r *verify.Report, repair string) (meaning, remedy string) {
+func (t tally) incomplete(r *verify.Report, v *verdict) {
 	switch {
 	case r.Directory:
-		return "oc adm release mirror has not finished, or not all of it was copied.",
-			"Run it again, or take the folder over with pannier pack RELEASE MEDIA --adopt DIR, which fetches what is missing."
+		v.meaning = "oc adm release mirror has not finished, or not all of it was copied."
+		v.step("Run it again, or take the folder over, which fetches what is missing: pannier pack RELEASE MEDIA --adopt DIR")
 	case t.sealLost && t.healable == t.findings:
-		return "The seal is lost, and all that it covered is here or can be healed here.", "This puts it back: " + repair
+		v.meaning = "The seal is lost, and all that it covered is here or can be healed here."
+		v.step("This puts it back: %s", commandLine(t.repair...))
 	case t.sealLost:
-		return "The seal is lost, and so is something that it covered.",
-			fmt.Sprintf("%d of the findings can be healed with what is on the drive: %s. The rest is healed by the same command %s", t.healable, repair, fromElsewhere)
-	}
-	remedy = "Run the same pack command again on the internet side: it continues."
-	if t.healable > 0 {
-		remedy += fmt.Sprintf(" Of the findings %d can be healed here: %s", t.healable, repair)
-	}
-	return "Packing has not finished.", remedy
-}
-
-func (t tally) untrusted(r *verify.Report, repair string) (meaning, remedy string) {
-	meaning = "The bytes may be whole, but nobody trusted vouches for them."
-	remedy = "A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR."
-	if t.findings > 0 {
-		lacking, todo := t.incomplete(r, repair)
-		meaning = fmt.Sprintf("Nobody trusted vouches for it, and it is not whole either: %d of the findings are of what is missing or not finished. %s", t.findings, lacking)
-		remedy += " " + todo
-	} else if r.Directory {
-		remedy += " On the internet side pannier pack RELEASE MEDIA --adopt DIR takes the folder over and fetches it."
-	}
-	return meaning, remedy
-}
-
-func (t tally) damaged(r *verify.Report, repair string) (meaning, remedy string) {
-	toHeal := t.findings - len(t.byHand)
-	switch {
-	case toHeal == 0:
-		return "What is pannier's own is whole, but something stands beside it that does not belong there and that no program removes.", ""
-	case r.Directory:
-		return "Do not rely on this folder.", "Try another port or reader; then take it over with pannier pack RELEASE MEDIA --adopt DIR on the internet side: only what is bad is fetched."
-	}
-	meaning, remedy = "Do not rely on this drive.", "Try another port or reader first."
-	switch {
-	case t.healable == toHeal:
-		remedy += " All of it can be healed with what is on the drive: " + repair
-	case t.healable > 0:
-		remedy += fmt.Sprintf(" %d of the findings can be healed with what is on the drive: %s. The rest is healed by the same command %s", t.healable, repair, fromElsewhere)
+		v.meaning = "The seal is lost, and so is something that it covered."
+		t.heal(v)
 	default:
-		remedy += " Then " + repair + " heals it " + fromElsewhere
+		v.meaning = "Packing has not finished."
+		v.step("Run the same pack command again on the internet side: it continues.")
+		if t.healable > 0 {
+			v.step("Of the findings %d can be healed here: %s", t.healable, commandLine(t.repair...))
+		}
 	}
-	return meaning, remedy
+}
+
+func (t tally) untrusted(r *verify.Report, v *verdict) {
+	if t.unsigned > 0 {
+		v.step("A key of your own is given with --keyring FILE, a signature that the drive lacks with --signature-store DIR.")
+	} else {
+		v.step("Ask those who had the drive in hand about what the findings say of its custody log.")
+	}
+	switch {
+	case t.findings > 0:
+		t.incomplete(r, v)
+		v.meaning = fmt.Sprintf("Nobody trusted vouches for it, and it is not whole either: %d of the findings are of what is missing or not finished. %s", t.findings, v.meaning)
+	case t.unsigned == 0:
+		v.meaning = everyBlob(r) + vouched(r) + " But nobody whom --trusted-signers names vouches for the whole custody log."
+	default:
+		v.meaning = everyBlob(r) + ", but nobody trusted vouches for all of it."
+		if r.Directory {
+			v.step("On the internet side this takes the folder over, and fetches the signature: pannier pack RELEASE MEDIA --adopt DIR")
+		}
+	}
+}
+
+func (t tally) damaged(r *verify.Report, v *verdict) {
+	switch {
+	case t.findings == len(t.byHand):
+		v.meaning = "What is pannier's own is whole, but something stands beside it that does not belong there and that no program removes."
+	case r.Directory:
+		v.meaning = "Do not rely on this folder."
+		v.step("Try another port or reader; then take it over on the internet side, where only what is bad is fetched: pannier pack RELEASE MEDIA --adopt DIR")
+	default:
+		v.meaning = "Do not rely on this drive."
+		v.step("Try another port or reader first.")
+		t.heal(v)
+	}
+}
+
+// heal says how what is damaged is healed: with what is on the drive, or from elsewhere.
+func (t tally) heal(v *verdict) {
+	toHeal := t.findings - len(t.byHand)
+	rest := toHeal - t.healable - t.tools
+	it := "It"
+	switch {
+	case t.healable == 0:
+	case t.healable == t.findings:
+		v.step("All of it can be healed with what is on the drive: %s", commandLine(t.repair...))
+	case t.healable == toHeal:
+		v.step("All but what does not belong there can be healed with what is on the drive: %s", commandLine(t.repair...))
+	default:
+		it = "The rest"
+		v.step("Of the findings %d can be healed with what is on the drive: %s", t.healable, commandLine(t.repair...))
+	}
+	if rest > 0 {
+		v.step("%s is healed from another drive, a supplement (--refetch-list FILE asks for one) or a REGISTRY/REPO: %s --from OTHER", it, commandLine(t.repair...))
+		v.step("Or pack again with --verify on the internet side: only what is bad is fetched.")
+	}
+	if t.tools > 0 {
+		v.step("Do not run the program that is on the drive: it is not the one that was sealed. Another drive that has it heals it: %s --from DRIVE", commandLine(t.repair...))
+		v.step("Or put it there anew on the internet side, with pack --verify --with-tool.")
+	}
 }
 
 // vouched says who vouches for what is on a whole drive.

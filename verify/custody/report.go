@@ -154,6 +154,17 @@ type Finding struct {
 	Repaired bool     `json:"repaired"`
 }
 
+// State is the kind, and what became of it: "corrupt, repaired".
+func (f Finding) State() string {
+	switch {
+	case f.Repaired && f.Kind == "extra":
+		return f.Kind + ", removed"
+	case f.Repaired:
+		return f.Kind + ", repaired"
+	}
+	return f.Kind
+}
+
 // Delivery is where it went.
 type Delivery struct {
 	Registry  string        `json:"registry,omitempty"`

@@ -164,14 +164,11 @@ func (t *textReport) found() {
 	}
 	t.head("WHAT WAS FOUND, REPAIRED OR REFUSED")
 	for _, f := range t.r.Findings {
-		state, where := f.Kind, f.Path
-		if f.Repaired {
-			state += ", repaired"
-		}
+		where := f.Path
 		if where == "" {
 			where = f.Digest
 		}
-		t.say("%s: %s: %s", state, where, f.Detail)
+		t.say("%s: %s: %s", f.State(), where, f.Detail)
 	}
 }
 
