@@ -300,10 +300,12 @@ func (s *server) answer(ctx context.Context) error {
 }
 
 // heal is what parity makes of the drive, where it covers a blob.
-func (s *server) heal(desc ocispec.Descriptor) []content.Fetcher {
-	var out []content.Fetcher
-	for _, d := range s.u.sources.healing(desc) {
-		out = append(out, d.Blobs)
+func (s *server) heal(desc ocispec.Descriptor) []serve.Healer {
+	var out []serve.Healer
+	for _, d := range s.u.sources {
+		if d.Mended != nil && d.Mended.Covers(desc) {
+			out = append(out, d.Mended)
+		}
 	}
 	return out
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -105,7 +104,7 @@ func (h *Mended) mend(ctx context.Context, desc ocispec.Descriptor) (*parity.Men
 			return nil, &localError{err}
 		}
 	}
-	f, err := os.Create(filepath.Join(h.folder, desc.Digest.Encoded()))
+	f, err := os.CreateTemp(h.folder, desc.Digest.Encoded()+"-")
 	if err != nil {
 		return nil, &localError{err}
 	}
@@ -119,6 +118,14 @@ func (h *Mended) mend(ctx context.Context, desc ocispec.Descriptor) (*parity.Men
 	}
 	h.mended[desc.Digest] = m
 	return m, nil
+}
+
+// Forget makes the next Fetch of a blob reconstruct it again: what is damaged of it now may be
+// more. Whoever reads the former reconstruction can go on.
+func (h *Mended) Forget(d digest.Digest) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.mended, d)
 }
 
 // close removes what was reconstructed.

@@ -17,6 +17,10 @@ import (
 const (
 	sliceSize = content.SliceSize // bytes that are hashed and handed out at once
 	maxProofs = 4                 // blobs that are proven at the same time; more make a drive seek
+
+	// maxHeals is how often a blob is healed that is damaged again and again: a drive on which
+	// that happens is failing, and everybody who asks should hear of it.
+	maxHeals = 5
 )
 
 type sum = [sha256.Size]byte
@@ -28,7 +32,7 @@ type sum = [sha256.Size]byte
 // 1 TiB takes 32 MiB.
 type proofs struct {
 	src  Source
-	heal func(ocispec.Descriptor) []content.Fetcher
+	heal func(ocispec.Descriptor) []Healer
 	slot chan struct{} // one for each blob that may be read
 	stop chan struct{} // closed by end
 	end  func()
@@ -36,6 +40,7 @@ type proofs struct {
 
 	mu   sync.Mutex
 	seen map[digest.Digest]*proof
+	lost map[digest.Digest]int // how often a healed blob was damaged again
 }
 
 // proof is what is known, or being found out, of one blob.
@@ -47,8 +52,8 @@ type proof struct {
 	err    error
 }
 
-func newProofs(src Source, heal func(ocispec.Descriptor) []content.Fetcher) *proofs {
-	p := &proofs{src: src, heal: heal, slot: make(chan struct{}, maxProofs), stop: make(chan struct{}), seen: map[digest.Digest]*proof{}}
+func newProofs(src Source, heal func(ocispec.Descriptor) []Healer) *proofs {
+	p := &proofs{src: src, heal: heal, slot: make(chan struct{}, maxProofs), stop: make(chan struct{}), seen: map[digest.Digest]*proof{}, lost: map[digest.Digest]int{}}
 	p.end = sync.OnceFunc(func() { close(p.stop) })
 	return p
 }
@@ -129,20 +134,31 @@ func damage(err error) bool {
 }
 
 // revoke notes that a blob is not any more what it was when it was proven. Where it may be
-// healed and was not, it is proven anew for whoever asks next.
+// healed, it is proven anew for whoever asks next.
 func (p *proofs) revoke(desc ocispec.Descriptor, was *proof, err error) {
-	again := !was.healed && len(p.heal(desc)) > 0
+	healers := p.heal(desc)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.seen[desc.Digest] != was {
 		return // another has found it, and what is known now is newer
 	}
 	delete(p.seen, desc.Digest)
-	if damage(err) && !again {
-		one := &proof{done: make(chan struct{}), err: err}
-		close(one.done)
-		p.seen[desc.Digest] = one
+	if was.healed {
+		p.lost[desc.Digest]++
 	}
+	for _, h := range healers {
+		h.Forget(desc.Digest)
+	}
+	n := p.lost[desc.Digest]
+	if len(healers) > 0 && n < maxHeals || n == 0 && !damage(err) {
+		return
+	}
+	if n > 0 {
+		err = fmt.Errorf("%w, though it was reconstructed %d times: the drive is failing", err, n)
+	}
+	one := &proof{done: make(chan struct{}), err: err}
+	close(one.done)
+	p.seen[desc.Digest] = one
 }
 
 // failed returns what is wrong with a blob, as far as that is known.

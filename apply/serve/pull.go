@@ -48,6 +48,7 @@ func (h *Handler) read(ctx context.Context, desc ocispec.Descriptor, p *Pull) ([
 			p.Healed = true
 			return raw, nil
 		}
+		other.Forget(desc.Digest)
 		err = fmt.Errorf("%w; reconstructing it: %v", err, herr)
 	}
 	return nil, err

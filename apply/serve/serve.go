@@ -32,8 +32,14 @@ type Options struct {
 	Catalog *Catalog
 	// Heal lists what else may have a blob or manifest that is not right in Source, as parity
 	// does, to be asked in that order. What they return is not trusted either. May be nil.
-	Heal   func(ocispec.Descriptor) []content.Fetcher
+	Heal   func(ocispec.Descriptor) []Healer
 	Pulled func(Pull) // told of every request once it has been answered; calls run at the same time; may be nil
+}
+
+// Healer has blobs of which the source has no right copy. Forget makes it reconstruct one again.
+type Healer interface {
+	content.Fetcher
+	Forget(digest.Digest)
 }
 
 // Pull is one request that was answered, or was not. Its texts come from the client.
@@ -58,14 +64,14 @@ type Handler struct {
 	repos  map[string]*repository
 	pulled func(Pull)
 	proofs *proofs
-	heal   func(ocispec.Descriptor) []content.Fetcher
+	heal   func(ocispec.Descriptor) []Healer
 }
 
 // New makes a Handler. It must be closed once no request is under way any more.
 func New(opts Options) *Handler {
 	h := &Handler{src: opts.Source, repos: opts.Catalog.repos, pulled: opts.Pulled, heal: opts.Heal}
 	if h.heal == nil {
-		h.heal = func(ocispec.Descriptor) []content.Fetcher { return nil }
+		h.heal = func(ocispec.Descriptor) []Healer { return nil }
 	}
 	h.proofs = newProofs(opts.Source, h.heal)
 	if h.pulled == nil {

@@ -25,6 +25,7 @@ import (
 
 	"pannier/apply/serve"
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/release/sample"
 )
 
@@ -59,7 +60,7 @@ func (s *source) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int6
 }
 
 // serveSample serves one image with a large layer, and returns the layer's address.
-func serveSample(t *testing.T) (*source, *serve.Handler, string) {
+func serveSample(t *testing.T, change ...func(*serve.Options)) (*source, *serve.Handler, string) {
 	t.Helper()
 	r, err := sample.Make(sample.Options{Components: 2, LargeLayer: 3 << 20})
 	if err != nil {
@@ -88,7 +89,11 @@ func serveSample(t *testing.T) (*source, *serve.Handler, string) {
 			t.Fatal(err)
 		}
 	}
-	h := serve.New(serve.Options{Source: src, Catalog: &catalog})
+	opts := serve.Options{Source: src, Catalog: &catalog}
+	for _, f := range change {
+		f(&opts)
+	}
+	h := serve.New(opts)
 	web := httptest.NewServer(h)
 	t.Cleanup(func() { web.Close(); h.Close() })
 	return src, h, web.URL + "/v2/a/b/blobs/" + layer.Digest.String()
@@ -107,6 +112,40 @@ func get(t *testing.T, ctx context.Context, url string) (int, []byte, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, body, err
+}
+
+// failing has every blob right when it is proven, and damaged when it is read again.
+type failing struct {
+	*source
+	opened, forgotten int
+}
+
+func (f *failing) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	if f.opened++; f.opened%2 == 0 {
+		return nil, content.ErrDigest
+	}
+	return f.Release.Fetch(ctx, desc, offset)
+}
+
+func (f *failing) Forget(digest.Digest) { f.forgotten++ }
+
+// A blob that is damaged as often as it is reconstructed is given up, and the answer says why.
+func TestHealedInVain(t *testing.T) {
+	f := &failing{}
+	var last atomic.Value
+	src, _, url := serveSample(t, func(o *serve.Options) {
+		o.Heal = func(ocispec.Descriptor) []serve.Healer { return []serve.Healer{f} }
+		o.Pulled = func(p serve.Pull) { last.Store(fmt.Sprint(p.Err)) }
+	})
+	f.source = src
+	damaged := fmt.Errorf("%w", content.ErrDigest)
+	src.fail.Store(&damaged)
+	for range 10 {
+		get(t, t.Context(), url)
+	}
+	if f.opened != 10 || f.forgotten != 5 || !strings.Contains(last.Load().(string), "the drive is failing") {
+		t.Errorf("opened %d times, forgotten %d times: %v", f.opened, f.forgotten, last.Load())
+	}
 }
 
 // However many ask for a blob at once, it is read once to be proven, and once for each; and a
