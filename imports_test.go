@@ -36,7 +36,7 @@ var vocabulary = []string{"bundle/content"}
 
 // props are made for the demo and for tests: only the command and tests import them, and
 // they each other.
-var props = []string{"bundle/release/sample", "bundle/remote/faultproxy", "bundle/layout/baddrive", "verify/signature/sign", "apply/trip", "apply/cluster/clustertest"}
+var props = []string{"bundle/release/sample", "bundle/release/sample/olareg", "bundle/remote/faultproxy", "bundle/layout/baddrive", "verify/signature/sign", "apply/trip", "apply/cluster/clustertest"}
 
 // homes says which packages import a dependency, so that it can be judged, upgraded or
 // replaced in one place; "*" is free to all. The longest prefix that matches an import path
@@ -53,9 +53,11 @@ var homes = map[string][]string{
 	"oras.land/oras-go":                {"bundle/remote"},
 	"github.com/klauspost/compress":    {"bundle/release", "bundle/release/sample"}, // read; written
 	"github.com/klauspost/reedsolomon": {"bundle/parity"},
-	"github.com/olareg/olareg":         {"bundle/release/sample"},
-	"github.com/hanwen/go-fuse":        {"bundle/layout/baddrive"},
-	"sigs.k8s.io/yaml":                 {"bundle/objects"},
+	"github.com/olareg/olareg":         {"bundle/release/sample/olareg"},
+
+	"github.com/google/go-containerregistry": {"bundle/release/sample"},
+	"github.com/hanwen/go-fuse":              {"bundle/layout/baddrive"},
+	"sigs.k8s.io/yaml":                       {"bundle/objects"},
 
 	"golang.org/x/crypto/openpgp": {"verify/signature", "verify/signature/sign"},
 	"golang.org/x/crypto/ssh":     {"verify/custody"},
@@ -171,6 +173,27 @@ func TestDependenciesHaveOneHome(t *testing.T) {
 				t.Errorf("%s imports %s, whose home is %s: ask that package for what you need", r.name, path, strings.Join(allowed, " and "))
 			}
 		}
+	}
+}
+
+// The program is started for every command, and what a package computes when it is loaded
+// each of them waits for, whether it is used or not. olareg computes a password hash: 70 ms,
+// most of what `pannier version` took. Packages of tests and of cmd/bench may import it.
+func TestProgramStartsWithoutOlareg(t *testing.T) {
+	const heavy = "github.com/olareg/olareg"
+	watchTree(t)
+	carries := func(pkg string) bool {
+		out, err := exec.Command("go", "list", "-deps", pkg).CombinedOutput()
+		if err != nil {
+			t.Fatalf("go list: %v\n%s", err, out)
+		}
+		return slices.ContainsFunc(strings.Fields(string(out)), func(p string) bool { return p == heavy || strings.HasPrefix(p, heavy+"/") })
+	}
+	if carries("./cmd/pannier") {
+		t.Errorf("cmd/pannier carries %s into every command (`go mod why -m` names the way): only tests and cmd/bench may import bundle/release/sample/olareg", heavy)
+	}
+	if !carries("./bundle/release/sample/olareg") {
+		t.Errorf("%s is not found where it is: this test proves nothing", heavy)
 	}
 }
 

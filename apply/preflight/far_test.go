@@ -25,6 +25,7 @@ import (
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
 	"pannier/bundle/release/sample"
+	"pannier/bundle/release/sample/olareg"
 	"pannier/bundle/remote"
 )
 
@@ -181,7 +182,7 @@ func farGuards() []farGuard {
 	// secure is a registry with TLS, to clients made from o.
 	secure := func(ca bool, o remote.Options, at time.Duration) func(t *testing.T) preflight.FarOptions {
 		return func(t *testing.T) preflight.FarOptions {
-			r, err := sample.Serve(sample.RegistryOptions{TLS: true})
+			r, err := olareg.Serve(olareg.Options{TLS: true})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -32,7 +32,7 @@ type Log struct {
 	before   func(http.ResponseWriter, *http.Request) bool
 }
 
-// Wrap is for sample.RegistryOptions.
+// Wrap is for olareg.Options.
 func (l *Log) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		l.mu.Lock()

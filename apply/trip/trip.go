@@ -22,6 +22,7 @@ import (
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
 	"pannier/bundle/release/sample"
+	"pannier/bundle/release/sample/olareg"
 	"pannier/bundle/remote"
 	"pannier/verify"
 	"pannier/verify/signature"
@@ -113,7 +114,7 @@ func NewOrigin(tb testing.TB, releases ...*sample.Release) *Origin {
 		o.Sign(Key(), r)
 	}
 	var err error
-	if o.Registry, err = sample.Serve(sample.RegistryOptions{Wrap: o.Log.Wrap}, releases...); err != nil {
+	if o.Registry, err = olareg.Serve(olareg.Options{Wrap: o.Log.Wrap}, releases...); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { o.Registry.Close() })
@@ -263,7 +264,7 @@ func NewSite(tb testing.TB, releases ...*sample.Release) *Site {
 	tb.Helper()
 	s := &Site{tb: tb, Log: &Log{}, Cache: tb.TempDir()}
 	var err error
-	if s.Registry, err = sample.Serve(sample.RegistryOptions{Wrap: s.Log.Wrap}, releases...); err != nil {
+	if s.Registry, err = olareg.Serve(olareg.Options{Wrap: s.Log.Wrap}, releases...); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { s.Registry.Close() })

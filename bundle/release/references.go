@@ -95,7 +95,9 @@ const (
 	archKey      = "release.openshift.io/architecture"
 )
 
-var urlRule = regexp.MustCompile(`^https?://[!-~]{1,1000}$`)
+var urlRule = regexp.MustCompile(`^https?://[!-~]+$`) // up to maxURL characters
+
+const maxURL = 1000
 
 // parseMetadata reads release-metadata.
 func parseMetadata(raw []byte) (*metadata, error) {
@@ -121,7 +123,7 @@ func parseMetadata(raw []byte) (*metadata, error) {
 	}
 	out := &metadata{version: doc.Version, previous: doc.Previous}
 	// Shown to people: nothing but a plain web address is taken.
-	if u, _ := doc.Metadata["url"].(string); urlRule.MatchString(u) {
+	if u, _ := doc.Metadata["url"].(string); len(u) <= maxURL && urlRule.MatchString(u) {
 		out.url = u
 	}
 	arch, _ := doc.Metadata[archKey].(string)

@@ -60,7 +60,7 @@ func readTrust(doc []byte) (keys []File, policy bool, err error) {
 	data, _ := obj.Data.(map[string]any)
 	for name, value := range data {
 		text, ok := value.(string)
-		if ok && strings.HasPrefix(name, keyPrefix) && fileRule.MatchString(name) {
+		if ok && strings.HasPrefix(name, keyPrefix) && validFile(name) {
 			keys = append(keys, File{Name: name, Data: []byte(text)})
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"testing"
 
-	"pannier/bundle/release/sample"
+	"pannier/bundle/release/sample/olareg"
 )
 
 func TestChallenge(t *testing.T) {
@@ -25,7 +25,7 @@ func TestChallenge(t *testing.T) {
 }
 
 func TestPing(t *testing.T) {
-	s, err := sample.Serve(sample.RegistryOptions{TLS: true})
+	s, err := olareg.Serve(olareg.Options{TLS: true})
 	if err != nil {
 		t.Fatal(err)
 	}

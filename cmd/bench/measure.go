@@ -17,6 +17,7 @@ import (
 
 	"pannier/bundle/release"
 	"pannier/bundle/release/sample"
+	"pannier/bundle/release/sample/olareg"
 )
 
 // bench is the stage: a source registry that is full, places to write to, and the programs.
@@ -177,7 +178,7 @@ func (b *bench) newFast(context.Context) error {
 		return err
 	}
 	var err error
-	b.fast, err = sample.Serve(sample.RegistryOptions{Dir: dir})
+	b.fast, err = olareg.Serve(olareg.Options{Dir: dir})
 	return err
 }
 

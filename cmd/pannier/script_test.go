@@ -24,6 +24,7 @@ import (
 
 	"pannier/bundle/release"
 	"pannier/bundle/release/sample"
+	"pannier/bundle/release/sample/olareg"
 	"pannier/verify/signature/sign"
 )
 
@@ -219,7 +220,7 @@ func cmdSample(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv(args[0], r.Host)
 		return
 	}
-	startRegistry(ts, args[0], sample.RegistryOptions{TLS: *tls}, rel)
+	startRegistry(ts, args[0], olareg.Options{TLS: *tls}, rel)
 }
 
 func writeSignature(ts *testscript.TestScript, key *sign.Key, d digest.Digest, reference string) {
@@ -233,14 +234,14 @@ func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: registry NAME [-tls]")
 	}
-	startRegistry(ts, args[0], sample.RegistryOptions{TLS: slices.Contains(args, "-tls")})
+	startRegistry(ts, args[0], olareg.Options{TLS: slices.Contains(args, "-tls")})
 }
 
-func startRegistry(ts *testscript.TestScript, name string, opts sample.RegistryOptions, releases ...*sample.Release) {
+func startRegistry(ts *testscript.TestScript, name string, opts olareg.Options, releases ...*sample.Release) {
 	r := &scriptRegistry{faults: map[string]string{}, releases: releases, slowed: make(chan struct{})}
 	opts.Wrap = r.wrap
 	var err error
-	r.Registry, err = sample.Serve(opts, releases...)
+	r.Registry, err = olareg.Serve(opts, releases...)
 	ts.Check(err)
 	ts.Defer(func() { r.Close() })
 	registries(ts)[name] = r

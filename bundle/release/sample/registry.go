@@ -13,8 +13,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/olareg/olareg"
-	"github.com/olareg/olareg/config"
+	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -24,41 +23,48 @@ import (
 // RegistryOptions say how a registry is served. The zero value is an empty one in memory,
 // over plain http.
 type RegistryOptions struct {
-	// Dir holds the repositories as OCI layouts in folders of their names; it is read and
-	// written there. Empty means memory.
-	Dir      string
-	ReadOnly bool // refuse every push; Dir is not changed in any way
-	Sparse   bool // accept manifests whose blobs are not there
-	TLS      bool // https, with a certificate for 127.0.0.1 and localhost; see Registry.CA
+	Backend Backend // the registry itself; Close closes it. Nil means one in memory
+	TLS     bool    // https, with a certificate for 127.0.0.1 and localhost; see Registry.CA
 
 	// Wrap puts something before the registry: authentication, faults, a log.
 	Wrap func(http.Handler) http.Handler
 }
+
+// Backend answers the requests of the OCI distribution-spec.
+type Backend interface {
+	http.Handler
+	io.Closer
+}
+
+// inMemory is a registry that has nothing to close.
+type inMemory struct{ http.Handler }
+
+// Close implements [io.Closer].
+func (inMemory) Close() error { return nil }
 
 // Registry is a registry inside the process, on a port of the loopback address.
 type Registry struct {
 	Host string // "127.0.0.1:40123"
 	CA   []byte // PEM, with TLS: the certificate to trust
 
-	olareg  *olareg.Server
+	backend Backend
 	server  *http.Server
-	running sync.WaitGroup // requests inside olareg
-
-	mu    sync.Mutex
-	large map[digest.Digest]*io.SectionReader
+	running sync.WaitGroup // requests inside the backend
 }
 
 // Serve starts a registry that holds releases. Its repositories have the names of the
 // releases' without host. Close must be called.
-func Serve(opts RegistryOptions, releases ...*Release) (*Registry, error) {
-	r := &Registry{large: map[digest.Digest]*io.SectionReader{}}
-	sparse := opts.Sparse
-	for _, rel := range releases {
-		sparse = sparse || len(rel.Large) > 0 // those layers are not put into olareg
+func Serve(opts RegistryOptions, releases ...*Release) (_ *Registry, err error) {
+	r := &Registry{backend: opts.Backend}
+	if r.backend == nil {
+		r.backend = inMemory{registry.New(registry.Logger(silent()))}
 	}
-	r.olareg = olareg.New(registryConfig(opts, sparse))
+	defer func() {
+		if err != nil {
+			r.backend.Close()
+		}
+	}()
 	if err := r.Load(releases...); err != nil {
-		r.olareg.Close()
 		return nil, err
 	}
 	var handler http.Handler = http.HandlerFunc(r.serve)
@@ -67,7 +73,6 @@ func Serve(opts RegistryOptions, releases ...*Release) (*Registry, error) {
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		r.olareg.Close()
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	r.Host = listener.Addr().String()
@@ -75,7 +80,6 @@ func Serve(opts RegistryOptions, releases ...*Release) (*Registry, error) {
 	if opts.TLS {
 		if r.server.TLSConfig, r.CA, err = selfSigned(); err != nil {
 			listener.Close()
-			r.olareg.Close()
 			return nil, fmt.Errorf("registry: %w", err)
 		}
 		go r.server.ServeTLS(listener, "", "")
@@ -83,23 +87,6 @@ func Serve(opts RegistryOptions, releases ...*Release) (*Registry, error) {
 		go r.server.Serve(listener)
 	}
 	return r, nil
-}
-
-func registryConfig(opts RegistryOptions, sparse bool) config.Config {
-	off := false
-	c := config.Config{
-		Storage: config.ConfigStorage{StoreType: config.StoreMem, ReadOnly: &opts.ReadOnly},
-		API:     config.ConfigAPI{Manifest: config.ConfigAPIManifest{SparseImage: &sparse, SparseIndex: &opts.Sparse}},
-	}
-	if opts.Dir != "" {
-		c.Storage.StoreType, c.Storage.RootDir = config.StoreDir, opts.Dir
-	}
-	// Nothing is ever collected: what was pushed by digest alone stays.
-	c.Storage.GC = config.ConfigGC{
-		Frequency: -1, GracePeriod: -1, RepoUploadMax: -1,
-		Untagged: &off, EmptyRepo: &off, ReferrersDangling: &off, ReferrersWithSubj: &off,
-	}
-	return c
 }
 
 // URL returns the registry's address with scheme.
@@ -113,36 +100,19 @@ func (r *Registry) URL() string {
 // Close ends the registry and every connection to it.
 func (r *Registry) Close() error {
 	err := r.server.Close()
-	r.running.Wait() // olareg must not be closed under a request
-	return errors.Join(err, r.olareg.Close())
+	r.running.Wait() // the backend must not be closed under a request
+	return errors.Join(err, r.backend.Close())
 }
 
-// serve answers from olareg, and large layers by itself: olareg would hold them.
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	r.running.Add(1)
 	defer r.running.Done()
-	if _, name, ok := strings.Cut(req.URL.Path, "/blobs/"); ok && (req.Method == http.MethodGet || req.Method == http.MethodHead) {
-		r.mu.Lock()
-		large := r.large[digest.Digest(name)]
-		r.mu.Unlock()
-		if large != nil {
-			w.Header().Set("Content-Type", "application/octet-stream")
-			w.Header().Set("Docker-Content-Digest", name)
-			http.ServeContent(w, req, "", time.Time{}, io.NewSectionReader(large, 0, large.Size()))
-			return
-		}
-	}
-	r.olareg.ServeHTTP(w, req)
+	r.backend.ServeHTTP(w, req)
 }
 
-// Load adds releases. Those with large layers must be given to [Serve].
+// Load adds releases. Large layers are the backend's own matter.
 func (r *Registry) Load(releases ...*Release) error {
 	for _, rel := range releases {
-		r.mu.Lock()
-		for d, l := range rel.Large {
-			r.large[d] = l
-		}
-		r.mu.Unlock()
 		for _, p := range rel.Images {
 			repo := Path(p.Repository)
 			err := rel.Walk(p.Descriptor, func(d ocispec.Descriptor) error { return r.load(rel, repo, d) })
@@ -163,7 +133,7 @@ func (r *Registry) load(rel *Release, repo string, d ocispec.Descriptor) error {
 	}
 	data, ok := rel.Blobs[d.Digest]
 	if !ok {
-		return nil // left out by a test; olareg refuses manifests that need it unless sparse
+		return nil // left out by a test; manifests that need it are refused
 	}
 	if content.IsManifest(d.MediaType) {
 		return r.putManifest(repo, d.Digest.String(), d.MediaType, data)
