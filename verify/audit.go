@@ -270,6 +270,9 @@ func (a *audit) conclude() {
 	rank := map[Status]int{StatusComplete: 0, StatusIncomplete: 1, StatusUntrusted: 2, StatusDamaged: 3}
 	status := StatusComplete
 	for _, f := range a.report.Findings {
+		if f.Repaired {
+			continue
+		}
 		s := StatusDamaged
 		switch f.Kind {
 		case KindPartial, KindUnsealed:

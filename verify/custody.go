@@ -1,9 +1,12 @@
 package verify
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"time"
 
+	"pannier/bundle"
 	"pannier/verify/custody"
 )
 
@@ -11,11 +14,16 @@ import (
 // it: what is wrong with it is a note. Who names trusted signers asks for a log that they
 // vouch for, and then it is a finding.
 func (a *audit) custody() {
+	from := len(a.report.Notes)
+	defer func() { a.report.custodyNotes = [2]int{from, len(a.report.Notes)} }()
 	s := custody.Look(a.l, a.opts.Signers, time.Now())
 	a.report.Custody = s
 	problems := s.Problems
 	if a.b.Seal != nil && s.Lines > 0 && !tellsOf(s.Log, a.b.Seal.Generation, a.b.Seal.Bundle.String()) {
 		problems = append(problems, "it does not tell of the seal that is on the drive")
+	}
+	if a.b.Seal != nil && s.Lines == 0 && len(s.Problems) == 0 && a.opts.Signers == nil { // who asks for signers is told by them
+		problems = append(problems, noLog)
 	}
 	a.tellLog("", s, problems)
 	if len(a.opts.Beside) > 0 {
@@ -28,6 +36,30 @@ func (a *audit) custody() {
 	for _, f := range s.Attached {
 		a.note("attached, as claimed by the sender and not checked here: %s (%s)", f.As, f.Path)
 	}
+}
+
+// noLog is said of a sealed drive without a log.
+const noLog = "there is none, although pack begins one: it was removed, or it could not be written"
+
+// Retell looks at the custody logs again, after an entry was made of what the report is about,
+// and puts what they tell now in the place of what they told. Errors are those of [Audit].
+func (r *Report) Retell(ctx context.Context, opts AuditOptions) error {
+	b, err := bundle.Open(ctx, opts.Media, bundle.OpenOptions{Cache: opts.Cache, Logger: opts.Logger})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	a := &audit{opts: opts, b: b, l: b.Layout, report: &Report{}}
+	a.custody()
+	said := r.custodyNotes
+	r.Notes = slices.Replace(r.Notes, said[0], said[1], a.report.Notes...)
+	r.custodyNotes = [2]int{said[0], said[0] + len(a.report.Notes)}
+	r.Custody, r.Beside = a.report.Custody, a.report.Beside
+	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return f.Kind == KindUntrusted && f.Path == custody.LogName })
+	r.Findings = append(r.Findings, a.report.Findings...)
+	a.report = r
+	a.conclude()
+	return nil
 }
 
 // instance is the name of the drive, which stays when releases are added; "" of one without a seal.

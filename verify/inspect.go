@@ -147,6 +147,9 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	out.Presumes, out.Supplement = presumption(b.Contents), b.Contents.Supplement()
 	out.Contents, out.Tools = contentsOf(b.Contents), b.Tools()
 	out.Custody = custody.Look(b.Layout, opts.Signers, time.Now())
+	if b.Seal != nil && out.Custody.Lines == 0 && len(out.Custody.Problems) == 0 {
+		out.Custody.Problems = []string{noLog}
+	}
 	if err := countBlobs(b, &out.Blobs); err != nil {
 		return nil, b.Layout.Diagnose(err)
 	}

@@ -121,6 +121,8 @@ type Report struct {
 	lost    *bundle.RefetchList // what cannot be healed here, for the internet side
 	nowhere int                 // blobs among that which no registry has
 
+	custodyNotes [2]int // where in Notes those of the custody logs begin and end
+
 	unfinished bool // a pack that did not finish has left something beside what is sealed
 }
 

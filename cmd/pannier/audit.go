@@ -121,7 +121,10 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 
 	report, err := s.auditOrRepair(ctx, f, opts)
 	s.progress.finish(err)
-	evidence.audited(ctx, opts, f.trustFlags.words(), report, f.repair, err)
+	if f.repair && report != nil {
+		evidence.repaired(ctx, opts, report)
+	}
+	evidence.audited(ctx, opts, f.trustFlags.words(), report, err)
 	if report == nil {
 		return err
 	}

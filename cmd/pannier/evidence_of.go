@@ -89,20 +89,41 @@ func (e *evidence) enterPacked(ctx context.Context, opts bundle.PackOptions, r *
 	e.record(opts.Media, entries...)
 }
 
-// audited takes in what an audit found; repaired says that it was one that heals.
-func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust []string, r *verify.Report, repair bool, failure error) {
+// repaired continues the log of a drive that was healed, and brings the report up to that.
+func (e *evidence) repaired(ctx context.Context, opts verify.AuditOptions, r *verify.Report) {
+	healed := 0
+	for _, f := range r.Findings {
+		if f.Repaired {
+			healed++
+		}
+	}
+	if healed == 0 {
+		return
+	}
+	entry := e.entry(custody.Repaired)
+	entry.Outcome, entry.Detail = string(r.Status), fmt.Sprintf("%s repaired, %d left", plural(healed, "finding", "findings"), len(r.Findings)-healed)
+	if in, err := e.inspect(ctx, opts.Media); err == nil {
+		entry.Bundle, entry.Generation = in.BundleID, in.Generation
+	}
+	e.record(opts.Media, entry)
+	if err := r.Retell(context.WithoutCancel(ctx), opts); err != nil {
+		e.s.log.Warn("the custody log could not be looked at again", "media", opts.Media, "err", err)
+	}
+}
+
+// audited takes in what an audit found.
+func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust []string, r *verify.Report, failure error) {
 	if r == nil {
 		return
 	}
 	rep := &e.report
-	states, healed := map[string]string{}, 0
+	states := map[string]string{}
 	for _, f := range r.Findings {
 		rep.Findings = append(rep.Findings, custody.Finding{Kind: string(f.Kind), Path: f.Path, Digest: f.Digest, Images: f.Images, Detail: f.Detail, Repaired: f.Repaired})
 		state := custody.CellDamaged
 		switch {
 		case f.Repaired:
 			state = custody.CellRepaired
-			healed++
 		case f.Kind == verify.KindUntrusted:
 			continue
 		case f.Kind == verify.KindPartial || f.Awaited > 0:
@@ -113,14 +134,6 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 		if f.Digest != "" {
 			states[f.Digest] = state
 		}
-	}
-	if repair && healed > 0 {
-		entry := e.entry(custody.Repaired)
-		entry.Outcome, entry.Detail = string(r.Status), fmt.Sprintf("%d findings repaired, %d left", healed, len(r.Findings)-healed)
-		if in, err := e.inspect(ctx, opts.Media); err == nil {
-			entry.Bundle, entry.Generation = in.BundleID, in.Generation
-		}
-		e.record(opts.Media, entry)
 	}
 	e.enterAudited(ctx, opts, r)
 	e.cell = func(_ *verify.Inspection, blob verify.InspectedBlob) string {

@@ -104,6 +104,8 @@ func (t *textReport) answers() {
 			for _, s := range d.Custody.Signed {
 				t.say("- %s", s)
 			}
+		} else if d.Sealed {
+			t.say("there is no custody log on the drive, although pack begins one: it was removed, or it could not be written")
 		}
 	}
 	for _, rel := range r.Carried() {
