@@ -38,8 +38,7 @@ func TestTwoGigabytesRot(t *testing.T) {
 	d.heals("as many slices in every group as it has parity slices")
 	d.burst(total * 4 / 100)
 	d.heals("4% in one piece")
-	for i := 0; i < len(d.blobs); i += 1 + len(d.blobs)/12 {
-		b := d.blobs[i]
+	for _, b := range d.blobs {
 		if b.Size > total/21 {
 			continue
 		}
