@@ -31,7 +31,11 @@ func (a *audit) custody() {
 		a.tellLog("beside the drive: ", a.report.Beside, a.report.Beside.Problems)
 	}
 	for _, name := range s.Unlisted {
-		a.note("%s is not named by the custody log: nobody says what it is", name)
+		if a.opts.Signers == nil {
+			a.note("%s is not named by the custody log: nobody says what it is", name)
+			continue
+		}
+		a.find(Finding{Kind: KindUntrusted, Path: name, Detail: "the custody log does not name it: nobody vouches for it"})
 	}
 	for _, f := range s.Attached {
 		a.note("attached, as claimed by the sender and not checked here: %s (%s)", f.As, f.Path)

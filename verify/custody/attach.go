@@ -185,6 +185,9 @@ func (s *State) compare(d Drive) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.Problems = append(s.Problems, err.Error())
 	}
+	if len(entries) > maxAttached {
+		s.Problems = append(s.Problems, fmt.Sprintf("%s has %d files, and %d of them are looked at", Folder, len(entries), maxAttached))
+	}
 	unlisted := map[string]bool{}
 	for _, e := range entries[:min(len(entries), maxAttached)] {
 		unlisted[Folder+"/"+e.Name] = true
