@@ -10,9 +10,9 @@ RACE     ?= ./store/... ./bundle/... ./verify/... ./apply/...
 PARALLEL ?= 8
 # One byte, number or interruption after the other, or gigabytes: others have the same
 # goroutines in a fraction of the time, and `test` has them all.
-NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass|TestPackPulledAnywhere|TestPackOneFault|TestPackInterruptedAtEveryBlob|TestPowerCut|TestRepairCutAnywhere|TestRepairFromParityCutAnywhere|TestEveryBlobDeleted
+NORACE   := TestPackMemory|TestEveryByte|TestThousandPlaces|TestHostileNumbers|TestHonestFilesPass|TestPackPulledAnywhere|TestPackOneFault|TestPackInterruptedAtEveryBlob|TestPowerCut|TestRepairCutAnywhere|TestRepairFromParityCutAnywhere|TestEveryBlobDeleted|TestNeverIdle
 # Tests that have a sample of their cases in `test`, and all of them in `faults`.
-FAULTS := TestPowerCut|TestKilled|TestEvery|TestHostileNumbers|TestPackPulledAnywhere|TestPackOneFault|TestTwoGigabytes
+FAULTS := TestPowerCut|TestKilled|TestEvery|TestHostileNumbers|TestPackPulledAnywhere|TestPackOneFault|TestTwoGigabytes|TestFortyGigabytes|TestNeverIdle
 PLATFORMS ?= linux/amd64 linux/arm64 linux/ppc64le linux/s390x \
              darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 

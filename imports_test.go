@@ -36,7 +36,7 @@ var vocabulary = []string{"bundle/content"}
 
 // props are made for the demo and for tests: only the command and tests import them, and
 // they each other.
-var props = []string{"bundle/release/sample", "bundle/release/sample/olareg", "bundle/remote/faultproxy", "bundle/layout/baddrive", "verify/signature/sign", "apply/trip", "apply/cluster/clustertest"}
+var props = []string{"bundle/release/sample", "bundle/release/sample/olareg", "bundle/remote/faultproxy", "bundle/layout/baddrive", "bundle/throttle", "verify/signature/sign", "apply/trip", "apply/cluster/clustertest"}
 
 // homes says which packages import a dependency, so that it can be judged, upgraded or
 // replaced in one place; "*" is free to all. The longest prefix that matches an import path

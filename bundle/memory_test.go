@@ -3,6 +3,7 @@
 package bundle_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,8 +36,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// aloneOptions are those of a pack in a process of its own: of a registry's host, a drive and
-// a cache.
+// aloneOptions are those of a pack in a process of its own: of a registry's host, a drive,
+// a cache, and images beside the release.
 func aloneOptions(args []string) (bundle.PackOptions, error) {
 	host, media, cache := args[0], args[1], args[2]
 	client, err := remote.New(remote.Options{Mirrors: []remote.Mirror{{From: "quay.io", To: host}}})
@@ -44,8 +45,13 @@ func aloneOptions(args []string) (bundle.PackOptions, error) {
 		return bundle.PackOptions{}, err
 	}
 	ref, err := release.ParseReference("4.8.21", release.Defaults{})
+	var images []release.Reference
+	for _, text := range args[3:] {
+		image, ierr := release.ParseImageReference(text)
+		images, err = append(images, image), errors.Join(err, ierr)
+	}
 	return bundle.PackOptions{
-		Releases: []release.Reference{ref}, Media: media, Client: client, Cache: cache, Policy: bundle.PolicyWarn, Stores: []string{},
+		Releases: []release.Reference{ref}, Additional: images, Media: media, Client: client, Cache: cache, Policy: bundle.PolicyWarn, Stores: []string{},
 		Destination: &objects.Destination{Registry: "registry.example", Repository: "a/b"},
 	}, err
 }
@@ -78,18 +84,7 @@ func TestPackMemory(t *testing.T) {
 	r := trip.Make(t, sample.Options{Components: 4, LargeLayer: gigabytes / 4, LargeLayers: 4})
 	o := trip.NewOrigin(t, r)
 	media := trip.Drive(t)
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), packHere+"="+o.Registry.Host+" "+media+" "+filepath.Join(t.TempDir(), "cache"))
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, stderr.String())
-	}
-	kib, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	kib := packKiB(t, o, media)
 	t.Logf("%d KiB at most, for %d bytes", kib, r.Size())
 	if r.Size() < gigabytes || kib > 150_000_000/1024 {
 		t.Errorf("%d KiB were held for %d bytes", kib, r.Size())
@@ -101,4 +96,24 @@ func TestPackMemory(t *testing.T) {
 	if ratio := float64(bytes) / float64(r.Size()); ratio > 1.055 {
 		t.Errorf("%d bytes on the drive for %d of blobs: %.4f", bytes, r.Size(), ratio)
 	}
+}
+
+// packKiB packs from o onto media, in a process of its own, and returns the most memory that
+// it ever held.
+func packKiB(t *testing.T, o *trip.Origin, media string, images ...string) int {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	args := append([]string{o.Registry.Host, media, filepath.Join(t.TempDir(), "cache")}, images...)
+	cmd.Env = append(os.Environ(), packHere+"="+strings.Join(args, " "))
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr.String())
+	}
+	kib, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kib
 }

@@ -29,8 +29,8 @@ const (
 	snapshotPercent = 2 // of the bytes written since the last one
 )
 
-// transfer brings every wanted blob onto the drive: large ones first, so that the last
-// seconds keep every connection busy, manifests and documents after what they name.
+// transfer brings every wanted blob onto the drive, manifests and documents after what they
+// name.
 func (p *packer) transfer(ctx context.Context, res *PackResult) (err error) {
 	t := &transfer{p: p, done: make(chan finished, flushBlobs)}
 	t.total.TotalBlobs = len(p.items)
@@ -98,19 +98,34 @@ type finished struct {
 	slices content.Slices
 }
 
+// run brings items into place, which are in the order of their sizes. Most workers take the
+// largest that is left, so that the last seconds keep every connection busy. One in four takes
+// the smallest: it waits for round trips and for names on the drive, and meanwhile the others
+// have enough bytes for the wire and the drive.
 func (t *transfer) run(ctx context.Context, items []*item) error {
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(t.p.opts.Jobs)
-	for _, it := range items {
-		if gctx.Err() != nil {
-			break
+	var mu sync.Mutex
+	take := func(small bool) (it *item) {
+		mu.Lock()
+		defer mu.Unlock()
+		switch n := len(items); {
+		case n == 0 || gctx.Err() != nil:
+		case small:
+			it, items = items[n-1], items[:n-1]
+		default:
+			it, items = items[0], items[1:]
 		}
+		return it
+	}
+	for i := range t.p.opts.Jobs {
 		g.Go(func() error {
-			sums, err := t.one(gctx, it)
-			if err != nil {
-				return err
+			for it := take(i%4 == 1); it != nil; it = take(i%4 == 1) {
+				sums, err := t.one(gctx, it)
+				if err != nil {
+					return err
+				}
+				t.done <- finished{it, sums}
 			}
-			t.done <- finished{it, sums}
 			return nil
 		})
 	}

@@ -46,6 +46,7 @@ type options struct {
 	bin    string
 	out    string
 	only   string
+	scale  bool
 }
 
 func run(ctx context.Context) error {
@@ -56,6 +57,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.bin, "bin", "bin", "the folder with pannier, and with the other tools as far as they are there")
 	flag.StringVar(&o.out, "out", "", "a file for every single figure, as JSON")
 	flag.StringVar(&o.only, "only", "", "only the works whose names contain this")
+	flag.BoolVar(&o.scale, "scale", false, "instead of the works, drives of 1,000, 10,000 and 100,000 small blobs")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("no arguments are taken: %s", strings.Join(flag.Args(), " "))
@@ -69,6 +71,9 @@ func run(ctx context.Context) error {
 	}
 	if o.bin, err = filepath.Abs(o.bin); err != nil {
 		return err
+	}
+	if o.scale {
+		return scale(ctx, o)
 	}
 	b, err := prepare(ctx, o)
 	if err != nil {

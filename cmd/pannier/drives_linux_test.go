@@ -19,6 +19,7 @@ import (
 	"pannier/apply/trip"
 	"pannier/bundle/layout/baddrive"
 	"pannier/bundle/release/sample"
+	"pannier/bundle/throttle"
 )
 
 // exits fails unless the command ended with code and said each of words.
@@ -149,7 +150,7 @@ func TestFullDrive(t *testing.T) {
 // when another program takes the room that was there at the start.
 func TestFullDriveMeanwhile(t *testing.T) {
 	f := newDrives(t, trip.Make(t, sample.Options{Components: 3, LargeLayer: 100 << 20, LargeLayers: 2}))
-	d := baddrive.New(t, baddrive.Options{Size: 512 << 20, Rate: 60 << 20})
+	d := baddrive.New(t, baddrive.Options{Size: 512 << 20, Line: throttle.New(60<<20, 0)})
 	media := filepath.Join(d.Plug(), "drive")
 	calls := 0
 	d.Set(func(o *baddrive.Options) {

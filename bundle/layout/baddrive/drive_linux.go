@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"pannier/bundle/throttle"
 )
 
 // Options of [New]. The zero value is an honest drive of 1 TiB.
@@ -23,7 +25,7 @@ type Options struct {
 
 	LyingSync bool                              // syncs succeed and make nothing durable
 	Rot       func(path string, off int64) bool // pages that are stored with one bit wrong, and say so to nobody
-	Rate      int64                             // bytes a second; 0 is as fast as it goes
+	Line      *throttle.Line                    // what writing takes; nil is as fast as it goes
 	SyncTime  time.Duration                     // how long a sync takes
 
 	// OnWrite is called before every call that would change the medium or make something

@@ -242,8 +242,8 @@ func (f *front) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32,
 			return 0, status(syscall.ENOSPC)
 		}
 	}
-	if d.opts.Rate > 0 {
-		time.Sleep(time.Duration(len(data)) * time.Second / time.Duration(d.opts.Rate))
+	if d.opts.Line != nil {
+		d.opts.Line.Pass(len(data))
 	}
 	n.live.write(data, off)
 	if d.root.used() > d.opts.RealSize {
@@ -279,6 +279,9 @@ func (f *front) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) status {
 	d := f.d
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.opts.Line != nil {
+		d.opts.Line.Drain()
+	}
 	time.Sleep(d.opts.SyncTime)
 	n := d.nodes[in.NodeId]
 	if s := d.begin("fsync", n, "", nil); !s.Ok() {

@@ -1,6 +1,7 @@
 package baddrive
 
 import (
+	"bytes"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -25,6 +26,10 @@ func (c *content) write(data []byte, off int64) {
 	for len(data) > 0 {
 		i, at := off/pageSize, off%pageSize
 		n := min(int64(len(data)), pageSize-at)
+		if c.pages[i] == nil && bytes.Equal(data[:n], zeros[:n]) {
+			data, off = data[n:], off+n
+			continue
+		}
 		page := make([]byte, pageSize)
 		copy(page, c.pages[i])
 		copy(page[at:], data[:n])
@@ -34,9 +39,11 @@ func (c *content) write(data []byte, off int64) {
 	c.size = max(c.size, off)
 }
 
+var zeros = make([]byte, pageSize)
+
 // put stores a page, unless it is zeros: large files of nothing stay small.
 func (c *content) put(i int64, page []byte) {
-	if !slices.ContainsFunc(page, func(b byte) bool { return b != 0 }) {
+	if bytes.Equal(page, zeros) {
 		delete(c.pages, i)
 		return
 	}
