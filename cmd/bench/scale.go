@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"pannier/bundle/release/sample"
+	"pannier/bundle/release/sample/olareg"
 )
 
 // scaleStep is a drive of many small blobs: releases of 250 images of ten blobs each.
@@ -56,7 +57,7 @@ func (s scaleStep) measure(ctx context.Context, o options) (got scaled, err erro
 	if err != nil {
 		return got, err
 	}
-	source, err := sample.Serve(sample.RegistryOptions{}, releases...)
+	source, err := olareg.Serve(olareg.Options{}, releases...)
 	if err != nil {
 		return got, err
 	}
