@@ -67,7 +67,8 @@ type ServedRelease struct {
 // reconstructed from the drive's parity when it is asked for. What no parity covers is not
 // served if it is missing or cut, nor what names it; what turns out to be damaged while it is
 // asked for, and cannot be reconstructed, is refused then. The error joins one error for each
-// refusal, those of the beginning and those since.
+// refusal, those of the beginning and those since; images of a lean drive that need what it
+// presumes at a registry are not served, and that is an error only if nothing else is there.
 //
 // Errors are those of [Unpack] as far as they speak of the drive; [layout.ErrGone] ends the
 // service.
@@ -117,6 +118,8 @@ func (s *server) run(ctx context.Context) error {
 	if s.opts.Ready != nil {
 		s.opts.Ready(s.res)
 	}
+	// What a lean drive presumes at a registry is no fault of it, and was said at the beginning.
+	refused = slices.DeleteFunc(refused, func(err error) bool { return errors.Is(err, bundle.ErrPresumed) })
 	err = s.answer(ctx)
 	for _, d := range slices.Sorted(maps.Keys(s.damaged)) {
 		refused = append(refused, s.damaged[d])

@@ -230,7 +230,7 @@ func contentsOf(c *bundle.Contents) []InspectedBlob {
 				owner = map[string]string{
 					store.KindRelease: "release image", store.KindAdditional: "additional images",
 					store.KindSignature: "signatures", store.KindDocuments: "documents",
-					store.KindPresumes: "presumed blobs", store.KindSupplement: "supplement",
+					store.KindPresumes: "list of presumed blobs", store.KindSupplement: "supplement",
 				}[img.Kind]
 			}
 			if i > 0 && owner != blob.Owner {

@@ -343,6 +343,9 @@ func (e *evidence) drive(ctx context.Context, media string) (*custody.DriveRepor
 	for _, img := range in.AdditionalImages {
 		d.Additional = append(d.Additional, custody.AdditionalImage(img))
 	}
+	if p := in.Presumes; p != nil {
+		d.Presumed = &custody.Presumed{Blobs: p.Blobs, Bytes: p.Bytes, At: p.At}
+	}
 	for _, t := range in.Tools {
 		changed := slices.ContainsFunc(e.report.Findings, func(f custody.Finding) bool { return f.Path == t.Path && !f.Repaired })
 		d.Tools = append(d.Tools, custody.Tool{Platform: t.Platform, Path: t.Path, Digest: t.Digest.String(), Changed: changed})

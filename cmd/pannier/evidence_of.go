@@ -28,9 +28,6 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 	}
 	rep := &e.report
 	rep.Notes = append(rep.Notes, r.Warnings...)
-	if t := r.Plan.Presumed; t.Blobs > 0 {
-		rep.Notes = append(rep.Notes, "the drive presumes "+presumedText(t))
-	}
 	e.cell = func(drive *verify.Inspection, blob verify.InspectedBlob) string {
 		switch {
 		case !blob.Complete:
@@ -57,6 +54,9 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 		rep.Verdict.Headline = "Sealed before, nothing to do"
 		rep.Verdict.Sentence = "Everything that was asked for was on the drive already. Nothing was written, and what the seal covers was not read again."
 		rep.Verdict.ToDo = []string{"Run \"pannier audit\": it reads every byte again."}
+	}
+	if t := r.Plan.Presumed; t.Blobs > 0 {
+		rep.Verdict.Sentence += " It is not all that its images need: not on the drive is " + presumedText(t) + "."
 	}
 	if inMemory(r) {
 		rep.Verdict.ToDo = append([]string{"This is in the computer's memory (tmpfs): copy the folder to a drive before power off."}, rep.Verdict.ToDo...)
@@ -293,8 +293,18 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 		}
 		return
 	}
-	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Delivered", Sentence: fmt.Sprintf("Everything that was selected is at the registry: %d blobs were pushed, %d were there.", r.Pushed.Blobs, r.Mounted.Blobs+r.Present.Blobs+r.Skipped.Blobs+r.Presumed.Blobs)}
+	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Delivered", Sentence: deliveredText(r)}
 	if len(r.Objects) > 0 && left == 0 {
 		rep.Verdict.ToDo = []string{"Apply the cluster objects, if that has not been done, then ask the cluster for the release: pannier apply, pannier upgrade."}
 	}
+}
+
+// deliveredText says what is at the registry now, and how it came there.
+func deliveredText(r *apply.UnpackResult) string {
+	text := fmt.Sprintf("Everything that was selected is at the registry: %s pushed, %d were there.",
+		plural(r.Pushed.Blobs, "blob was", "blobs were"), r.Mounted.Blobs+r.Present.Blobs+r.Skipped.Blobs)
+	if t := r.Presumed; t.Blobs > 0 {
+		text += fmt.Sprintf(" No drive carried %s, %s, which the registry was asked for and holds.", plural(t.Blobs, "more blob", "more blobs"), content.SizeText(t.Bytes))
+	}
+	return text
 }

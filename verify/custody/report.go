@@ -66,6 +66,7 @@ type DriveReport struct {
 	Generation uint64            `json:"generation,omitempty"`
 	Blobs      int               `json:"blobs"`
 	Bytes      int64             `json:"bytes"`
+	Presumed   *Presumed         `json:"presumed,omitempty"` // what is not on it, although its images need it
 	Releases   []ReleaseReport   `json:"releases"`
 	Additional []AdditionalImage `json:"additionalImages"`
 	Tools      []Tool            `json:"tools"`
@@ -102,6 +103,13 @@ type Image struct {
 type AdditionalImage struct {
 	Reference string `json:"reference"`
 	Digest    string `json:"digest"`
+}
+
+// Presumed is what a drive does not hold, since a registry is said to.
+type Presumed struct {
+	Blobs int      `json:"blobs"`
+	Bytes int64    `json:"bytes"`
+	At    []string `json:"at"` // REGISTRY/REPO
 }
 
 // Tool is the program pannier on a drive, for one platform.
@@ -200,6 +208,9 @@ func (r *Report) Redact(names ...string) {
 	for i := range r.Drives {
 		d := &r.Drives[i]
 		names, d.Media = append(names, d.Media), ""
+		if d.Presumed != nil {
+			names = append(names, d.Presumed.At...)
+		}
 		if d.Custody != nil {
 			for _, s := range d.Custody.Signed {
 				names = append(names, s.Name)

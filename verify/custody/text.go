@@ -125,6 +125,9 @@ func (t *textReport) answers() {
 
 // beside are what is on a drive beside blobs.
 func (t *textReport) beside(d DriveReport) {
+	if p := d.Presumed; p != nil {
+		t.say("NOT ON THE DRIVE, although its images need it: %d blobs, %s, presumed at %s; unpack proves that first", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))
+	}
 	for _, tool := range d.Tools {
 		note := "before it is run, compare its SHA-256 with what the sender says another way"
 		if tool.Changed {
