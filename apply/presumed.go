@@ -31,6 +31,37 @@ func (u *unpacker) provePresumed() error {
 			missing = append(missing, b)
 		}
 	}
+	return u.lacks(missing, "nothing was pushed")
+}
+
+// lostPresumed looks whether a push failed because the registry has lost since it was asked what is
+// presumed there: then that is told, and what the registry said of it is part of the sentence.
+func (u *unpacker) lostPresumed(ctx context.Context, failure error) error {
+	var missing []*wantedBlob
+	for _, b := range u.wanted() {
+		if !u.presumed[b.desc.Digest] {
+			continue
+		}
+		for _, repo := range b.having {
+			ok, err := u.holds(ctx, repo, b.desc)
+			if err != nil {
+				return failure
+			}
+			if !ok {
+				missing = append(missing, b)
+				break
+			}
+		}
+	}
+	if err := u.lacks(missing, fmt.Sprintf("it had them when the push began, which failed (%v)", failure)); err != nil {
+		return err
+	}
+	return failure
+}
+
+// lacks is the error that lists what the registry lacks of what is presumed there, and then
+// says something; nil if that is nothing.
+func (u *unpacker) lacks(missing []*wantedBlob, then string) error {
 	if len(missing) == 0 {
 		return nil
 	}
@@ -54,7 +85,7 @@ func (u *unpacker) provePresumed() error {
 		at = append(at, s.Contents.PresumedAt()...)
 	}
 	slices.Sort(at)
-	return fmt.Errorf("%s lacks %d blobs, %s, and nothing was pushed: %w (%s): %s", u.opts.Destination, len(missing), content.SizeText(bytes),
+	return fmt.Errorf("%s lacks %d blobs, %s, and %s: %w (%s): %s", u.opts.Destination, len(missing), content.SizeText(bytes), then,
 		bundle.ErrPresumed, strings.Join(slices.Compact(at), ", "), strings.Join(lines, ", "))
 }
 

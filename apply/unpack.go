@@ -110,7 +110,8 @@ type UnpackedRelease struct {
 // writes to a drive. A bad blob is not pushed, nor is anything that names it; the rest is,
 // and the error joins one error for each refusal.
 //
-// What a drive presumes at the registry is proved to be there before anything is pushed.
+// What a drive presumes at the registry is proved to be there before anything is pushed, and
+// looked for once more if the push fails.
 //
 // Errors: [bundle.ErrPresumed] if it is not, [bundle.ErrUnsealed] for what is not sealed, [bundle.ErrDamaged] for a seal that is
 // not valid, [bundle.ErrSignature], [bundle.ErrNoRelease], content's errors for bad blobs,
@@ -234,7 +235,11 @@ func (u *unpacker) deliver(ctx context.Context) error {
 	if err == nil && u.opts.ObjectsDir != "" {
 		err = u.writeObjects()
 	}
-	return errors.Join(append(append(u.errs, u.refusals()...), err)...)
+	errs := append(u.errs, u.refusals()...)
+	if err != nil && len(u.presumed) > 0 && ctx.Err() == nil {
+		err = u.lostPresumed(ctx, err)
+	}
+	return errors.Join(append(errs, err)...)
 }
 
 // oneRelease finds out whether a cluster can be asked for one of the releases.
