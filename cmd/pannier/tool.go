@@ -168,14 +168,15 @@ type toolArchive struct {
 // toolArchives finds the archives in a folder that its SHA256SUMS names, those of the given
 // version if several are there.
 func toolArchives(dir, version string) (map[release.Platform]toolArchive, error) {
-	f, err := os.Open(filepath.Join(dir, "SHA256SUMS"))
+	f, err := openRegular(filepath.Join(dir, "SHA256SUMS"))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	out := map[release.Platform]toolArchive{}
 	var others []string
-	for lines := bufio.NewScanner(io.LimitReader(f, 1<<20)); lines.Scan(); {
+	lines := bufio.NewScanner(io.LimitReader(f, 1<<20))
+	for lines.Scan() {
 		hexes, name, _ := strings.Cut(lines.Text(), " ")
 		name = strings.TrimLeft(name, " *")
 		pl, of, ok := archiveName(name)
@@ -194,6 +195,9 @@ func toolArchives(dir, version string) (map[release.Platform]toolArchive, error)
 		default:
 			out[pl] = toolArchive{path: filepath.Join(dir, name), version: of, digest: d}
 		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("SHA256SUMS: %w", err)
 	}
 	if len(out) == 0 && len(others) > 0 {
 		return nil, fmt.Errorf("this program is pannier %s, and SHA256SUMS names %s", version, content.Few(others))
@@ -233,9 +237,22 @@ func platformsText(archives map[release.Platform]toolArchive) string {
 	return strings.Join(names, ", ")
 }
 
-// program is the program in an archive, which must be what its list says.
+// openRegular opens a regular file: opening a pipe would wait for whoever fills it.
+func openRegular(name string) (*os.File, error) {
+	fi, err := os.Stat(name)
+	if err == nil && !fi.Mode().IsRegular() {
+		err = fmt.Errorf("%s: it is not a regular file", name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(name)
+}
+
+// program is the program in an archive, which must be what its list says. What is hashed and what
+// is read is one file, opened once.
 func (a toolArchive) program(pl release.Platform) (bundle.Tool, error) {
-	f, err := os.Open(a.path)
+	f, err := openRegular(a.path)
 	if err != nil {
 		return bundle.Tool{}, err
 	}
@@ -247,25 +264,41 @@ func (a toolArchive) program(pl release.Platform) (bundle.Tool, error) {
 	if h.Digest() != a.digest {
 		return bundle.Tool{}, fmt.Errorf("%s: %w: it is %s, and SHA256SUMS beside it says %s", a.path, content.ErrDigest, h.Digest(), a.digest)
 	}
-	t, err := toolOf(pl, a.open)
+	t, err := toolOf(pl, func() (io.ReadCloser, error) {
+		r, err := a.in(f)
+		return io.NopCloser(r), err
+	})
 	if err != nil {
 		err = fmt.Errorf("%s: %w", a.path, err)
 	}
+	t.Open = a.open
 	return t, err
 }
 
-// open opens the program in the archive: the file of that name in its one folder.
+// open opens the program in the archive.
 func (a toolArchive) open() (io.ReadCloser, error) {
-	if strings.HasSuffix(a.path, ".zip") {
-		return a.openZip()
-	}
-	f, err := os.Open(a.path)
+	f, err := openRegular(a.path)
 	if err != nil {
 		return nil, err
 	}
-	z, err := gzip.NewReader(f)
+	r, err := a.in(f)
 	if err != nil {
 		f.Close()
+		return nil, err
+	}
+	return &readCloser{r, f}, nil
+}
+
+// in finds the program in the archive f: the file of that name in its one folder.
+func (a toolArchive) in(f *os.File) (io.Reader, error) {
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(a.path, ".zip") {
+		return inZip(f)
+	}
+	z, err := gzip.NewReader(f)
+	if err != nil {
 		return nil, err
 	}
 	for files := tar.NewReader(z); ; {
@@ -274,32 +307,28 @@ func (a toolArchive) open() (io.ReadCloser, error) {
 			err = errNoProgram
 		}
 		if err != nil {
-			f.Close()
 			return nil, err
 		}
 		if h.Typeflag == tar.TypeReg && isProgram(h.Name) {
-			return &readCloser{files, f}, nil
+			return files, nil
 		}
 	}
 }
 
-func (a toolArchive) openZip() (io.ReadCloser, error) {
-	z, err := zip.OpenReader(a.path)
+func inZip(f *os.File) (io.Reader, error) {
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	z, err := zip.NewReader(f, fi.Size())
 	if err != nil {
 		return nil, err
 	}
 	for _, entry := range z.File {
-		if !isProgram(entry.Name) {
-			continue
+		if isProgram(entry.Name) {
+			return entry.Open()
 		}
-		rc, err := entry.Open()
-		if err != nil {
-			z.Close()
-			return nil, err
-		}
-		return &readCloser{rc, z}, nil
 	}
-	z.Close()
 	return nil, errNoProgram
 }
 
