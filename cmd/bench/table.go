@@ -55,13 +55,16 @@ func column(runs []figures, of func(figures) float64) []float64 {
 	return out
 }
 
-// ratios are the tool's times as multiples of the floor's, round by round.
-func (r result) ratios(tool string) []float64 {
+func wall(f figures) float64 { return f.Wall }
+func cpu(f figures) float64  { return f.CPU }
+
+// ratios are figures of a tool as multiples of the floor's, round by round.
+func (r result) ratios(tool string, of func(figures) float64) []float64 {
 	var out []float64
 	floor := r.Runs[r.floorTool()]
 	for i, f := range r.Runs[tool] {
 		if i < len(floor) {
-			out = append(out, f.Wall/floor[i].Wall)
+			out = append(out, of(f)/of(floor[i]))
 		}
 	}
 	return out
@@ -80,17 +83,18 @@ func (r result) floorTool() string {
 func table(b *bench, results []result) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%d component images, %d blobs, %.0f MB; %d rounds; %s\n\n", len(b.release.Components), b.count, float64(b.blobs)/mb, b.rounds, machine())
-	fmt.Fprintln(&s, "| work | tool | seconds | times the floor (lowest to highest) | target | CPU seconds | MiB of memory | MB on disk |")
-	fmt.Fprintln(&s, "|---|---|---|---|---|---|---|---|")
+	fmt.Fprintln(&s, "| work | tool | seconds | times the floor (lowest to highest) | target | CPU seconds | times the floor | MiB of memory | MB on disk |")
+	fmt.Fprintln(&s, "|---|---|---|---|---|---|---|---|---|")
 	for _, r := range results {
 		for i, name := range append([]string{r.floorTool()}, r.Tools...) {
 			runs := r.Runs[name]
-			work, ratio, bar := "", "1", ""
+			work, ratio, cpuRatio, bar := "", "1", "1", ""
 			if i == 0 {
 				work = r.Work
 				name = "floor: " + r.Floor
 			} else {
-				all := r.ratios(name)
+				all := r.ratios(name, wall)
+				cpuRatio = fmt.Sprintf("%.2f", median(r.ratios(name, cpu)))
 				ratio = fmt.Sprintf("%.2f (%.2f to %.2f)", median(all), slices.Min(all), slices.Max(all))
 			}
 			if r.Bar > 0 && i == 1 {
@@ -100,9 +104,9 @@ func table(b *bench, results []result) string {
 			if n := median(column(runs, func(f figures) float64 { return float64(f.Disk) })); n > 0 {
 				disk = fmt.Sprintf("%.0f", n/mb)
 			}
-			fmt.Fprintf(&s, "| %s | %s | %.2f | %s | %s | %.2f | %.0f | %s |\n", work, name,
-				median(column(runs, func(f figures) float64 { return f.Wall })), ratio, bar,
-				median(column(runs, func(f figures) float64 { return f.CPU })),
+			fmt.Fprintf(&s, "| %s | %s | %.2f | %s | %s | %.2f | %s | %.0f | %s |\n", work, name,
+				median(column(runs, wall)), ratio, bar,
+				median(column(runs, cpu)), cpuRatio,
 				median(column(runs, func(f figures) float64 { return float64(f.Memory) / (1 << 20) })), disk)
 		}
 	}
