@@ -47,6 +47,7 @@ type options struct {
 	out    string
 	only   string
 	scale  bool
+	alone  bool
 }
 
 func run(ctx context.Context) error {
@@ -57,6 +58,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.bin, "bin", "bin", "the folder with pannier, and with the other tools as far as they are there")
 	flag.StringVar(&o.out, "out", "", "a file for every single figure, as JSON")
 	flag.StringVar(&o.only, "only", "", "only the works whose names contain this")
+	flag.BoolVar(&o.alone, "alone", false, "without the other tools")
 	flag.BoolVar(&o.scale, "scale", false, "instead of the works, drives of 1,000, 10,000 and 100,000 small blobs")
 	flag.Parse()
 	if flag.NArg() > 0 {

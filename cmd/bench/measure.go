@@ -214,8 +214,12 @@ func (b *bench) rawTool(name string, before func(context.Context) error, args fu
 	}}
 }
 
-// peer finds another tool, in the folder of programs or on the PATH; false if it is not there.
+// peer finds another tool, in the folder of programs or on the PATH; false if it is not there or
+// not wanted.
 func (b *bench) peer(name string) (string, bool) {
+	if b.alone {
+		return "", false
+	}
 	path := filepath.Join(b.bin, name)
 	if _, err := os.Stat(path); err == nil {
 		return path, true
