@@ -38,7 +38,7 @@ func (p *packer) presume() error {
 			return fmt.Errorf("%s: blob %s: %w of %s; name the releases to fetch it", someTags(it.tags), d, ErrPresumed, p.opts.Adopt)
 		}
 	}
-	if len(p.presumed) > 0 {
+	if len(p.presumed) > 0 || p.keepsPresumed() {
 		for _, h := range p.opts.Have {
 			registries[h.Registry.String()] = true
 		}
@@ -166,6 +166,20 @@ func (p *packer) lacksPresumed(tags map[string]bool) bool {
 			if tags[t] && (whole[t] || !p.held(d, r.Size, images[t])) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// keepsPresumed reports whether images that are kept need what the drive presumes: then the other
+// side is said to hold that now too.
+func (p *packer) keepsPresumed() bool {
+	if p.base == nil {
+		return false
+	}
+	for _, r := range p.base.Presumed {
+		if slices.ContainsFunc(r.Images, func(t string) bool { return p.kept[t] }) {
+			return true
 		}
 	}
 	return false
