@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -31,6 +32,8 @@ type deliveryFlags struct {
 	prefix   string
 	dryRun   bool
 	wait     bool
+
+	objectsDir string // of apply alone
 }
 
 func (f *deliveryFlags) flags(releaseUsage string) []cli.Flag {
@@ -168,13 +171,13 @@ func (s *session) deliveryArguments(f *deliveryFlags, args []string) (from strin
 	if dest == nil {
 		return "", nil, usagef(s.command, "REGISTRY/REPO is missing: name the local registry and repository last, as registry.example:5000/ocp4/openshift4, or set LOCAL_REGISTRY and LOCAL_REPOSITORY")
 	}
-	return from, dest, nil
+	if isFolder(filepath.Join(from, "pannier")) { // a drive, and no folder that --objects-dir wrote
+		s.drives = []string{from}
+	}
+	return from, dest, s.offDrive("--objects-dir", f.objectsDir)
 }
 
-type applyFlags struct {
-	deliveryFlags
-	objectsDir string
-}
+type applyFlags struct{ deliveryFlags }
 
 func (s *session) applyCommand() *cli.Command {
 	f := &applyFlags{}

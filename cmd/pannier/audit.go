@@ -79,6 +79,9 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 	if opts.Media, err = s.oneMedia(append(f.fromDir.Value(), args...)); err != nil {
 		return err
 	}
+	if err = s.offDrive("--refetch-list", f.refetch); err != nil {
+		return err
+	}
 	if err = f.checkStores(s); err != nil {
 		return err
 	}
@@ -210,11 +213,13 @@ func (s *session) storeClient(authority string) (*remote.Client, error) {
 func (s *session) oneMedia(args []string) (string, error) {
 	switch {
 	case len(args) == 1:
-		return s.env.expandHome(args[0]), nil
+		s.drives = []string{s.env.expandHome(args[0])}
+		return s.drives[0], nil
 	case len(args) > 1:
 		return "", usagef(s.command, "%s takes one MEDIA, not %d: %s", s.command, len(args), strings.Join(args, " "))
 	}
 	if media := s.env.media(); media != "" {
+		s.drives = []string{media}
 		return media, nil
 	}
 	return "", usagef(s.command, "MEDIA is missing: pannier %s MEDIA, the folder on the drive that was packed", s.command)

@@ -37,7 +37,8 @@ type session struct {
 	journal *journal // what --log-file names; nil writes nothing
 	// progress is started by commands that move bytes; nil shows nothing.
 	progress *progress
-	mode     string // how progress is shown, once that is known
+	drives   []string // MEDIA, once it is known: no flag writes there
+	mode     string   // how progress is shown, once that is known
 	quit     func(code int)
 	saves    bool // the command has begun to write what continuing it takes over
 	endless  bool // the command runs until it is interrupted: that is how it ends well

@@ -40,6 +40,9 @@ func (s *session) start(logs *logFlags, shown *progressFlags) error {
 // openLog makes the logger: to stderr, to the file that was named, to both or nowhere.
 func (s *session) openLog(logs *logFlags) error {
 	handler := logs.handler(s.console)
+	if err := s.offDrive("--log-file", logs.file); err != nil {
+		return err
+	}
 	if logs.file != "" {
 		j, err := openJournal(s.env.expandHome(logs.file), logs.level())
 		if err != nil {

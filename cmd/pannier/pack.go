@@ -100,6 +100,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) (err er
 	if err != nil {
 		return err
 	}
+	s.drives = []string{opts.Media}
 	if err := s.start(&f.logFlags, &f.progressFlags); err != nil {
 		return err
 	}

@@ -212,6 +212,9 @@ func (s *session) preflightArguments(f *preflightFlags, args []string) (p places
 	if p.media = s.env.expandHome(p.media); p.media == "" {
 		p.media = s.env.media()
 	}
+	if p.media != "" {
+		s.drives = []string{p.media}
+	}
 	switch f.side {
 	case sideAuto, "":
 		p.far = p.dest != nil

@@ -127,6 +127,9 @@ func (s *session) serveOptions(f *serveFlags, args []string) (apply.ServeOptions
 	if opts.Media, err = s.oneMedia(append(f.fromDir.Value(), args...)); err != nil {
 		return opts, err
 	}
+	if err := s.offDrive("--tls-save", f.tlsSave); err != nil {
+		return opts, err
+	}
 	if opts.Policy, err = f.policyValue(s.command); err != nil {
 		return opts, err
 	}

@@ -114,8 +114,8 @@ func (s *session) unpackOptions(f *unpackFlags, args []string, p *pushing) (sele
 	if err != nil {
 		return "", err
 	}
-	opts.Destination, opts.Media = *dest, media
-	return selectedBy, nil
+	opts.Destination, opts.Media, s.drives = *dest, media, media
+	return selectedBy, s.offDrive("--objects-dir", f.objectsDir)
 }
 
 // unpackArguments tells MEDIA... from REGISTRY/REPO: the last argument is the destination
