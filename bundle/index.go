@@ -133,25 +133,44 @@ func copyIndex(l *layout.Layout, seal *Seal, g uint64, cache string) (string, er
 	if sealed {
 		limit = min(limit, seal.Files[indexName(g)].Size)
 	}
-	raw, err := l.ReadFile(indexName(g), limit)
-	if err != nil {
-		return "", err
-	}
-	if sealed {
-		if err := seal.Files[indexName(g)].Check(raw); err != nil {
-			return "", err
-		}
-	}
 	dir, err := workingFolder(cache)
 	if err != nil {
 		return "", &localError{err}
 	}
 	path := filepath.Join(dir, "index.db")
-	if err := os.WriteFile(path, raw, 0o600); err != nil {
+	found, err := copyToLocal(l, indexName(g), limit, path)
+	if err == nil && sealed {
+		err = seal.Files[indexName(g)].compare(found)
+	}
+	if err != nil {
 		os.RemoveAll(dir)
-		return "", &localError{err}
+		return "", err
 	}
 	return path, nil
+}
+
+// copyToLocal copies the file name to a new file on the local disk.
+func copyToLocal(l *layout.Layout, name string, limit int64, path string) (SealedFile, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return SealedFile{}, &localError{err}
+	}
+	found, err := copyFile(l, name, limit, localWriter{f})
+	if cerr := f.Close(); err == nil && cerr != nil {
+		err = &localError{cerr}
+	}
+	return found, err
+}
+
+// localWriter tells failures of the local disk from those of the drive.
+type localWriter struct{ f *os.File }
+
+func (w localWriter) Write(b []byte) (int, error) {
+	n, err := w.f.Write(b)
+	if err != nil {
+		err = &localError{err}
+	}
+	return n, err
 }
 
 // staleAfter is when a working folder is nobody's: the process that made it was killed.

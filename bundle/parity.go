@@ -46,7 +46,10 @@ func (c *cover) any() bool { return len(c.kept)+len(c.bare) > 0 }
 
 // willSeal lists the blobs that the next seal covers, with their sizes.
 func (p *packer) willSeal() map[digest.Digest]int64 {
-	out := map[digest.Digest]int64{}
+	out, gone := map[digest.Digest]int64{}, map[digest.Digest]bool{}
+	for _, d := range p.orphans {
+		gone[d] = true
+	}
 	for d, it := range p.items {
 		out[d] = it.desc.Size
 	}
@@ -58,7 +61,7 @@ func (p *packer) willSeal() map[digest.Digest]int64 {
 		if p.index == nil && !needed {
 			continue // for the plan; what nothing needs is known exactly once settle has looked
 		}
-		if _, planned := p.items[d]; !planned && !slices.Contains(p.orphans, d) {
+		if _, planned := p.items[d]; !planned && !gone[d] {
 			out[d] = r.Size
 		}
 	}
@@ -276,14 +279,15 @@ func (p *packer) writeCopies(g uint64) (map[string]digest.Digest, error) {
 		if !Copied(g, name) {
 			continue
 		}
-		raw, err := p.layout.ReadFile(name, maxIndexDB)
+		var f SealedFile
+		err := p.layout.WriteStream(CopyName(g, name), func(w io.Writer) (err error) {
+			f, err = copyFile(p.layout, name, maxIndexDB, w)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		if err := p.layout.WriteFile(CopyName(g, name), raw); err != nil {
-			return nil, err
-		}
-		out[CopyName(g, name)] = digest.FromBytes(raw)
+		out[CopyName(g, name)] = f.Digest
 	}
 	return out, nil
 }

@@ -229,7 +229,7 @@ func (p *packer) markSealed(g uint64) error {
 			records = append(records, r)
 		}
 	}
-	if err := p.index.Put(records...); err != nil {
+	if err := p.put(records); err != nil {
 		return err
 	}
 	for _, pr := range p.releases {
@@ -265,11 +265,10 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[s
 		return nil, err
 	}
 	for _, name := range files {
-		raw, err := p.layout.ReadFile(name, maxIndexDB)
+		f, err := copyFile(p.layout, name, maxIndexDB, io.Discard)
 		if err != nil {
 			return nil, err
 		}
-		f := sealedFile(raw)
 		sums[name] = f.Digest
 		if name == fileIndexJSON || name == layoutName(g) || name == indexName(g) {
 			seal.Files[name] = f
@@ -292,9 +291,9 @@ func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(seal.Files)) {
-		raw, err := p.layout.ReadFile(name, maxIndexDB)
+		found, err := copyFile(p.layout, name, maxIndexDB, io.Discard)
 		if err == nil {
-			err = seal.Files[name].Check(raw)
+			err = seal.Files[name].compare(found)
 		}
 		if err != nil {
 			return fmt.Errorf("read back: %s: %w", name, err)

@@ -43,12 +43,6 @@ type SealTotals struct {
 	Bytes    int64 `json:"bytes"`
 }
 
-// SealedFile is a file as it was when the seal was made.
-type SealedFile struct {
-	Digest digest.Digest `json:"digest"`
-	Size   int64         `json:"size"`
-}
-
 // ReadBack says how far the drive was read back before the seal, and how the page cache was
 // passed.
 type ReadBack struct {
@@ -140,7 +134,8 @@ func (b *Bundle) findSeal() error {
 			}
 			continue
 		}
-		if raw, err := b.Layout.ReadFile(indexName(g), min(s.Files[indexName(g)].Size, maxIndexDB)); err != nil || s.Files[indexName(g)].Check(raw) != nil {
+		sealed := s.Files[indexName(g)]
+		if found, err := copyFile(b.Layout, indexName(g), min(sealed.Size, maxIndexDB), io.Discard); err != nil || sealed.compare(found) != nil {
 			if second == nil || !b.hasLayoutIndex(second) {
 				second = s
 			}
@@ -275,24 +270,6 @@ func (s *Seal) Differences(idx *ocispec.Index, walked *Contents) []string {
 		out = append(out, fmt.Sprintf("it covers %+v, and there are %+v", s.Totals, have))
 	}
 	return out
-}
-
-// Check compares raw with the file as it was sealed. Errors wrap content's.
-func (f SealedFile) Check(raw []byte) error {
-	if f.Digest == "" {
-		return fmt.Errorf("%w: the seal does not name it", content.ErrInvalid)
-	}
-	if int64(len(raw)) != f.Size {
-		return fmt.Errorf("%w: %d bytes, sealed as %d", content.ErrSize, len(raw), f.Size)
-	}
-	if digest.FromBytes(raw) != f.Digest {
-		return fmt.Errorf("%w: sealed as %s", content.ErrDigest, f.Digest)
-	}
-	return nil
-}
-
-func sealedFile(raw []byte) SealedFile {
-	return SealedFile{Digest: digest.FromBytes(raw), Size: int64(len(raw))}
 }
 
 // ID is the bundle id of a layout index: the SHA-256 over its entries, each as

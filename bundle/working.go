@@ -331,7 +331,18 @@ func (p *packer) writePlan() error {
 		}
 		records = append(records, r)
 	}
-	return errors.Join(p.index.Put(records...), p.putPresumed())
+	return errors.Join(p.put(records), p.putPresumed())
+}
+
+// put writes records, some thousands in a transaction: bbolt holds all that one changes. A
+// working copy of which a part is missing is never read.
+func (p *packer) put(records []store.Record) error {
+	for some := range slices.Chunk(records, 4096) {
+		if err := p.index.Put(some...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // indexSize is the size of the working copy, in bytes.
