@@ -134,6 +134,9 @@ func (b *bench) measure(ctx context.Context) ([]result, error) {
 					}
 				}
 				syscall.Sync()
+				if err := warmMemory(b.blobs * 3 / 2); err != nil {
+					return results, err
+				}
 				f, err := t.run(ctx)
 				if err != nil {
 					return results, fmt.Errorf("%s: %s: %w", w.name, t.name, err)

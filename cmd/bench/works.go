@@ -120,7 +120,7 @@ func beforeSeal(t tool) tool {
 				f.Wall -= seconds
 			}
 		}
-		if cpu, ok := f.CPUBefore["flush"]; ok {
+		if cpu, ok := f.CPUBefore["read back"]; ok {
 			f.CPU = cpu
 		}
 		return f, err
