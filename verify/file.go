@@ -38,7 +38,7 @@ func (a *audit) files(ctx context.Context) error {
 	}
 	a.copies(sums)
 	for _, name := range slices.Sorted(maps.Keys(sums)) {
-		if !found[name] && !a.reported(name) && !strings.HasPrefix(name, "blobs/") {
+		if !found[name] && !a.reported(name) && !a.indexTold(name) && !strings.HasPrefix(name, "blobs/") {
 			a.find(Finding{Kind: KindMissing, Path: name, Detail: "the seal covers it and it is not there"})
 		}
 	}
@@ -110,7 +110,7 @@ func (a *audit) sums() map[string]digest.Digest {
 		return nil
 	}
 	for name, f := range a.b.Seal.Files {
-		if name == a.b.IndexPath() && a.b.IndexProblem != nil {
+		if a.indexTold(name) {
 			continue // reported as what it is, a bad index
 		}
 		raw, err := a.l.ReadFile(name, min(f.Size, maxSums))
@@ -222,7 +222,7 @@ func (a *audit) foreign(name string) {
 func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums map[string]digest.Digest, found map[string]bool) {
 	if want, ok := sums[name]; ok {
 		found[name] = true
-		if a.reported(name) || name == a.b.IndexPath() && a.b.IndexProblem != nil {
+		if a.reported(name) || a.indexTold(name) {
 			return
 		}
 		got, err := a.hash(ctx, name)
@@ -319,6 +319,11 @@ func (a *audit) generation(name, kind string, g uint64) {
 
 func (a *audit) reported(name string) bool {
 	return slices.ContainsFunc(a.report.Findings, func(f Finding) bool { return f.Path == name })
+}
+
+// indexTold reports whether a file is the manifest index, and compareIndex tells what is wrong with it.
+func (a *audit) indexTold(name string) bool {
+	return name == a.b.IndexPath() && a.b.IndexProblem != nil
 }
 
 // hash is the digest of a file that is no blob.

@@ -11,6 +11,7 @@ import (
 	"pannier/bundle/content"
 	"pannier/bundle/graph"
 	"pannier/bundle/layout"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -45,6 +46,7 @@ var codes = []struct {
 	{exitUntrusted, []error{
 		content.ErrDigest, content.ErrSize, content.ErrInvalid, release.ErrPayload, release.ErrText, bundle.ErrDisagree, bundle.ErrGraphDisagrees,
 		signature.ErrUntrusted, bundle.ErrSignature, custody.ErrSignature, bundle.ErrDamaged, layout.ErrUnsafe, store.ErrCorrupt,
+		parity.ErrLost, parity.ErrNotCovered, parity.ErrMap,
 	}},
 	{exitSpace, []error{
 		layout.ErrNoSpace, custody.ErrFull, layout.ErrTooLarge, layout.ErrReadOnly,
