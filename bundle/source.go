@@ -132,6 +132,8 @@ func (b *Bundle) source(media string) *Source {
 	case b.Seal == nil && len(b.SealProblems) > 0:
 		p := b.SealProblems[0]
 		s.Refused = fmt.Errorf("%s: %s: %w: %w", media, p.Path, ErrDamaged, p.Err)
+	case b.Seal == nil && b.Resealable():
+		s.Refused = fmt.Errorf("%s: %w: the seal is lost, and what it covered is known; audit --repair puts it back", media, ErrUnsealed)
 	case b.Seal == nil:
 		s.Refused = fmt.Errorf("%s: %w: packing of %s has not finished", media, ErrUnsealed, b.Contents.Names())
 	case b.Interrupted:

@@ -71,9 +71,9 @@ func startHere(id digest.Digest, idx *ocispec.Index, releases []store.Release, d
 	line("     folder that is not on this drive.")
 	line("  3. Apply the objects of step 2, those and no others: the files in")
 	line("     pannier/objects are for reading.")
-	update := "the command that step 2 prints last"
+	update := "the command \"oc adm upgrade\" that step 2 prints"
 	if len(releases) > 1 {
-		update = "the commands that step 2 prints last, as it says there"
+		update = "the commands \"oc adm upgrade\" that step 2 prints, as it says there"
 	}
 	line("  4. Ask the cluster for the update with\n     %s.", update)
 	line("")

@@ -37,10 +37,10 @@ func TestStartHere(t *testing.T) {
 			t.Errorf("the additional image is missing, or something else is taken for one:\n%s", text)
 		}
 	}
-	if !strings.Contains(one, "REGISTRY/REPO is like ") || strings.Contains(one, "the commands that step 2") {
+	if !strings.Contains(one, "REGISTRY/REPO is like ") || strings.Contains(one, "the commands \"oc adm upgrade\" that step 2") {
 		t.Error(one)
 	}
-	if !strings.Contains(several, "unpack . reg.example:5000/ocp4/openshift4 -a FILE") || !strings.Contains(several, "the commands that step 2") {
+	if !strings.Contains(several, "unpack . reg.example:5000/ocp4/openshift4 -a FILE") || !strings.Contains(several, "the commands \"oc adm upgrade\" that step 2") {
 		t.Error(several)
 	}
 }

@@ -91,6 +91,7 @@ type Inspection struct {
 
 	Contents []InspectedBlob `json:"-"` // the largest first
 
+	SealLost  bool `json:"-"` // the seal is lost, and what it covered is known
 	Directory bool `json:"-"` // oc adm release mirror wrote it
 	Lacking   bool `json:"-"` // of such a folder: something is missing, or contradicts itself
 }
@@ -118,6 +119,7 @@ func Inspect(ctx context.Context, opts InspectOptions) (*Inspection, error) {
 	}
 	defer b.Close()
 	out := &Inspection{Releases: []InspectedRelease{}, AdditionalImages: []AdditionalImage{}, Sealed: b.Seal != nil && !b.Interrupted}
+	out.SealLost = b.Seal == nil && b.Resealable()
 	if b.Seal != nil {
 		out.BundleID, out.Generation, out.Instance = b.Seal.Bundle.String(), b.Seal.Generation, b.Seal.Instance
 		out.SealedAt, out.Program = b.Seal.Sealed, b.Seal.Program

@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -282,7 +283,8 @@ func driveSpace(ctx context.Context, n *near) Check {
 	p, err := n.plan(ctx)
 	switch {
 	case err != nil:
-		return Check{Status: Skip, Detail: free + "; not compared with the release: see release-plan", Remedy: "settle release-plan first"}
+		name := cmp.Or(n.stopper(ctx, err), "release-plan")
+		return Check{Status: Skip, Detail: free + "; not compared with the release: see " + name, Remedy: "settle " + name + " first"}
 	case p == nil:
 		return Check{Status: Skip, Detail: free + "; no release was named to compare it with", Remedy: "name the release; one takes about 20 GB"}
 	case p.Plan.Missing > 0:

@@ -242,6 +242,9 @@ func nearGuards() []nearGuard {
 			o, _ := origin(t)
 			return nearOptions(t, o)
 		}},
+		{"no plan where no drive is", want{"release-plan", skip, nil, "see drive-mounted"}, scene(func(t *testing.T, o *trip.Origin, r *sample.Release, opts *preflight.NearOptions) {
+			opts.Media = filepath.Join(opts.Media, "mirror")
+		})},
 		{"signed by a trusted key", want{"release-signature", pass, nil, "signed by"}, fine},
 		{"signed by a stranger", want{"release-signature", fail, bundle.ErrSignature, "unverified"}, scene(func(t *testing.T, o *trip.Origin, r *sample.Release, opts *preflight.NearOptions) {
 			o.Sign(trip.Stranger(), r)

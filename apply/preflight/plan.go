@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,19 +19,30 @@ func releasePlan(ctx context.Context, n *near) Check {
 	case p == nil && err == nil:
 		return skip("no release was named")
 	case err != nil:
-		for _, r := range n.releases {
-			if _, rerr := r.read(ctx, n.opts.Client); rerr != nil {
-				return skipAfter("source-access")
-			}
-		}
-		if errors.Is(err, bundle.ErrNotBundle) || errors.Is(err, bundle.ErrVersion) || errors.Is(err, bundle.ErrDamaged) {
-			return skipAfter("drive-bundle")
+		if name := n.stopper(ctx, err); name != "" {
+			return skipAfter(name)
 		}
 		return fail(err, remedyFor(err), "%v", err)
 	}
 	b := p.Plan.Bytes
 	return pass("%s of %s and %s; %s are there, %s are to be fetched", counted(int(p.Plan.Blobs.Total), "blob", "blobs"), content.SizeText(b.Total),
 		counted(p.Plan.Manifests, "manifest", "manifests"), content.SizeText(b.Present), content.SizeText(b.Transfer))
+}
+
+// stopper names the check that says why there is no plan; "" if none does.
+func (n *near) stopper(ctx context.Context, err error) string {
+	for _, r := range n.releases {
+		if _, rerr := r.read(ctx, n.opts.Client); rerr != nil {
+			return "source-access"
+		}
+	}
+	switch {
+	case !errors.Is(err, bundle.ErrNotBundle) && !errors.Is(err, bundle.ErrVersion) && !errors.Is(err, bundle.ErrDamaged):
+		return ""
+	case driveMounted(ctx, n).Status == Fail:
+		return "drive-mounted"
+	}
+	return "drive-bundle"
 }
 
 // releaseSignature tells what pack would think of the signatures.
@@ -41,7 +53,7 @@ func releaseSignature(ctx context.Context, n *near) Check {
 	p, err := n.plan(ctx)
 	switch {
 	case err != nil:
-		return skipAfter("release-plan")
+		return skipAfter(cmp.Or(n.stopper(ctx, err), "release-plan"))
 	case p == nil:
 		return skip("no release was named")
 	}

@@ -320,7 +320,7 @@ var catalogue = []struct {
 	}},
 	{[]error{bundle.ErrUnsealed}, advice{
 		"P2013", "the drive is not sealed",
-		"packing onto this drive did not finish",
+		"packing onto this drive did not finish, or its seal was lost since",
 		"run the same pack command again on the internet side until it says that the drive is sealed; what was sealed before is usable with --release; \"pannier audit MEDIA\" says whether a seal that was lost can be put back here, and what a later pack has left",
 		"here only after pack has finished, or with --release of what is sealed; until then the outcome is the same",
 	}},
@@ -374,8 +374,8 @@ var catalogue = []struct {
 	}},
 	{[]error{remote.ErrNotFound}, advice{
 		"P3008", "the registry does not have it",
-		"the version, the architecture or the name is not right, or this registry has not got it",
-		"check the spelling of version and --arch; of images, the path; and of a mirror, that it was filled",
+		"the name is not right, or that of a release in its version or architecture, or this registry has not got it",
+		"check the spelling: of a release its version and architecture, of an image or repository its path; and that the registry was filled",
 		rerunSame,
 	}},
 	{[]error{remote.ErrInterrupted}, advice{
@@ -398,8 +398,8 @@ var catalogue = []struct {
 	}},
 	{[]error{remote.ErrUnreachable}, advice{
 		"P3011", "the host cannot be reached",
-		"the host name is wrong or not in DNS, the host is down, or a firewall or proxy stands between",
-		"check the name and port (\"getent hosts HOST\", \"curl -v https://HOST/v2/\"), HTTPS_PROXY and NO_PROXY",
+		"the host name is wrong or not in DNS, the host is down, a firewall or proxy stands between, or what listens on that port is no registry",
+		"check the name and the port, on which a registry must answer (often 5000, 8443 or 443; \"getent hosts HOST\", \"curl -v https://HOST/v2/\"), HTTPS_PROXY and NO_PROXY",
 		rerunContinues,
 	}},
 	{[]error{remote.ErrRefused}, advice{
@@ -471,8 +471,8 @@ var (
 	// has those whose signature is not trusted.
 	missingSignature = advice{
 		"P4005", "the release has no signature",
-		"the release has no signature in the stores that answered: it is too new or too old for them, or it is not an official release",
-		"give the signature with --signature-store DIR, or another store's URL; for a release of your own, sign it and give the key with --keyring FILE; --signature-policy warn carries it unsigned",
+		"the release has no signature in the stores that answered, or in the folder or drive that it is taken from: it is too new or too old, or it is not an official release",
+		"give the signature with --signature-store DIR, or another store's URL (with --adopt name the release too, as RELEASE MEDIA --adopt DIR: without it no store is asked); for a release of your own, sign it and give the key with --keyring FILE; --signature-policy warn carries it unsigned",
 		rerunSame,
 	}
 	// targetAdvice is for registries that were asked first; what was found says what to do.

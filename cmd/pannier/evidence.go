@@ -61,6 +61,9 @@ type evidence struct {
 	keyrings []string         // files of --keyring
 	onDrive  []string         // those of them that travel on the drives
 
+	asked   []string // releases that were to come onto the drive
+	refused []string // releases that nobody trusted signed, and that were left where they are
+
 	cell   func(drive *verify.Inspection, blob verify.InspectedBlob) string // state of a blob
 	images map[string]string                                                // unpack: names at the registry of the releases that are there whole
 }
@@ -301,10 +304,13 @@ func (e *evidence) finish(ctx context.Context, err error) error {
 	for _, m := range e.media {
 		if d, derr := e.drive(ctx, m); derr == nil {
 			r.Drives = append(r.Drives, *d)
+		} else if e.s.command == "pack" && errors.Is(derr, bundle.ErrNotBundle) {
+			r.Untouched = true
 		} else if err == nil || !strings.Contains(err.Error(), derr.Error()) {
 			r.Notes = append(r.Notes, "the drive could not be looked at for this report: "+derr.Error())
 		}
 	}
+	e.lacking()
 	e.vouched()
 	r.Normalize()
 	if e.flags.redact {
@@ -344,7 +350,13 @@ func (e *evidence) failure(ctx context.Context, err error) {
 			r.Errors = append(r.Errors, "and more of this kind")
 			break
 		}
-		r.Errors = append(r.Errors, oneLine(one))
+		if text := oneLine(one); !slices.Contains(r.Errors, text) {
+			r.Errors = append(r.Errors, text)
+		}
+		var refused *bundle.SignatureError
+		if errors.As(one, &refused) {
+			e.refused = append(e.refused, refused.Tag)
+		}
 		a := adviceFor(one)
 		for _, todo := range []string{sentence(a.todo), "Running the same command again: " + a.rerun + "."} {
 			if !slices.Contains(r.Verdict.ToDo, todo) {
@@ -417,6 +429,19 @@ func (e *evidence) drive(ctx context.Context, media string) (*custody.DriveRepor
 	return d, nil
 }
 
+// lacking says which releases were asked for and did not come onto the drive.
+func (e *evidence) lacking() {
+	r := &e.report
+	lacking := slices.DeleteFunc(slices.Clone(e.asked), func(tag string) bool {
+		return slices.ContainsFunc(r.Drives, func(d custody.DriveReport) bool {
+			return slices.ContainsFunc(d.Releases, func(rel custody.ReleaseReport) bool { return rel.Release == tag })
+		})
+	})
+	if len(lacking) > 0 {
+		r.Verdict.Sentence += " Not on the drive: " + strings.Join(lacking, ", ") + "."
+	}
+}
+
 // vouched says who vouches for what is on the drives.
 func (e *evidence) vouched() {
 	r := &e.report
@@ -441,6 +466,8 @@ func (e *evidence) vouched() {
 	}
 	v := &r.Verdict.Vouched
 	switch {
+	case len(e.refused) > 0 && len(unsigned) == 0:
+		*v = "Nobody trusted vouches for " + strings.Join(e.refused, ", ") + ", which was refused."
 	case len(unsigned) > 0:
 		*v = "Nobody trusted vouches for " + strings.Join(unsigned, ", ") + "."
 	case releases > 0:

@@ -45,6 +45,9 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
 	}
 	if failure != nil || !r.Sealed {
+		for _, rel := range r.Releases {
+			e.asked = append(e.asked, rel.Tag)
+		}
 		return
 	}
 	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Packed and sealed",

@@ -185,7 +185,9 @@ func failures(err error) []failure {
 			out = append(out, failure{advice: a})
 			i = len(out) - 1
 		}
-		out[i].errs = append(out[i].errs, e)
+		if !slices.ContainsFunc(out[i].errs, func(told error) bool { return told.Error() == e.Error() }) {
+			out[i].errs = append(out[i].errs, e)
+		}
 	}
 	return out
 }

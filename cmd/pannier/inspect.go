@@ -160,6 +160,8 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 			sealed = append(sealed, release.Tag(rel.Version, rel.Arch))
 		}
 		state = strings.Join(sealed, ", ") + " sealed and usable; a later pack did not finish: the same pack command continues it, pannier audit --repair --drop-unfinished MEDIA gives it up"
+	} else if in.SealLost {
+		state = "NOT SEALED: the seal is lost, and what it covered is known; pannier audit --repair MEDIA puts it back"
 	} else if !in.Sealed {
 		state = "NOT SEALED: run the same pack command again on the internet side to finish"
 	}

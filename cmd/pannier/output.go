@@ -126,7 +126,11 @@ func (s *session) printPlan(p bundle.Plan, transfer, free string) error {
 		return err
 	}
 	if len(p.Tags) > 0 {
-		if err := s.console.print("tags:\n"); err != nil {
+		what := "tags"
+		if free != "" {
+			what = "tags on the drive in the end"
+		}
+		if err := s.console.print("%s:\n", what); err != nil {
 			return err
 		}
 	}
@@ -159,7 +163,11 @@ func planText(p bundle.Plan, transfer, free string) string {
 		rows = append(rows, []string{"resumed", fmt.Sprintf("%s of %s, which are hashed again", content.SizeText(p.Resumed), plural(p.Begun, "download that had begun", "downloads that had begun"))})
 	}
 	// Only cells that others follow take part in a column: one table keeps all rows in line.
-	rows = append(rows, []string{"manifests", fmt.Sprint(p.Manifests)}, []string{"tags", fmt.Sprint(len(p.Tags))})
+	tags := "tags"
+	if free != "" { // those that were there too: what is asked for is told above
+		tags = "tags on the drive"
+	}
+	rows = append(rows, []string{"manifests", fmt.Sprint(p.Manifests)}, []string{tags, fmt.Sprint(len(p.Tags))})
 	if p.Presumed.Blobs > 0 {
 		rows = append(rows, []string{"presumed", presumedText(p.Presumed)})
 	}

@@ -274,9 +274,30 @@ func (s *session) packArguments(f *packFlags, args []string, releasesOptional bo
 	return refs, s.env.expandHome(media), err
 }
 
-// swappedPack recognizes MEDIA that stands before the releases, and says how it is meant.
+// swappedPack recognizes MEDIA that stands before the releases, and REGISTRY/REPO where a release or
+// MEDIA belongs, and says how it is meant.
 func swappedPack(command string, f *packFlags, args []string) error {
-	if f.toDir != "" || len(args) < 2 || !looksLikePath(args[0]) || looksLikePath(args[len(args)-1]) {
+	n := len(args)
+	if f.toDir != "" || n < 2 {
+		return nil
+	}
+	first, last := args[0], args[n-1]
+	isMedia := func(arg string) bool { return looksLikePath(arg) || isFolder(arg) }
+	isRegistry := func(arg string) bool {
+		host, _, _ := strings.Cut(arg, "/")
+		return !isMedia(arg) && isDestination(arg) && (strings.ContainsAny(host, ".:") || host == "localhost")
+	}
+	switch {
+	case isMedia(first) && isRegistry(last):
+		return usagef(command, "pack takes RELEASE... MEDIA, and %s is REGISTRY/REPO; to put what is on the drive %s there: %s", last, first,
+			commandLine("pannier", "unpack", first, last))
+	case isRegistry(first) && isMedia(last):
+		return usagef(command, "pack takes RELEASE... MEDIA, and %s is REGISTRY/REPO; a release there is named with its tag or digest, %s:4.8.21-x86_64; to put what is on the drive %s there: %s", first, first, last,
+			commandLine("pannier", "unpack", last, first))
+	case isRegistry(last) && release.IsReference(first) && !isFolder(filepath.Dir(last)):
+		return usagef(command, "pack takes RELEASE... MEDIA, and %s is no folder on a drive but REGISTRY/REPO; to put releases there without a drive: %s; to pack for it, name MEDIA last, and --for %s", last,
+			commandLine(append([]string{"pannier", "mirror"}, args...)...), last)
+	case !looksLikePath(first) || looksLikePath(last):
 		return nil
 	}
 	for _, a := range args[1:] {

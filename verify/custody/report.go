@@ -31,6 +31,9 @@ type Report struct {
 	Verdict  Verdict   `json:"verdict"`
 	Errors   []string  `json:"errors"` // why the command failed
 
+	// Untouched says that nothing was written where a drive was to be.
+	Untouched bool `json:"-"`
+
 	Drives   []DriveReport `json:"drives"`
 	Checks   []Check       `json:"checks"`
 	Findings []Finding     `json:"findings"`
@@ -329,6 +332,19 @@ func (r *Report) Normalize() {
 	if r.Delivery != nil {
 		r.Delivery.Objects, r.Delivery.Releases = orEmpty(r.Delivery.Objects), orEmpty(r.Delivery.Releases)
 	}
+}
+
+// Nothing says why no drive is described, and nothing delivered; "" if something is.
+func (r *Report) Nothing() string {
+	switch {
+	case len(r.Drives) > 0 || r.Delivery != nil:
+		return ""
+	case r.Untouched:
+		return "Nothing: no drive was written to."
+	case r.Command == "mirror":
+		return "Nothing: the command ended before it came to that."
+	}
+	return "Nothing can be said of the drive: it could not be read."
 }
 
 // Carried are the releases of a run without a drive.

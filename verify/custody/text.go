@@ -67,7 +67,11 @@ func (t *textReport) answers() {
 		for _, a := range d.Additional {
 			t.say("image %s\n  %s", a.Reference, a.Digest)
 		}
-		t.say("%d blobs and manifests, %s", d.Blobs, content.SizeText(d.Bytes))
+		state := ""
+		if !d.Sealed {
+			state = ", NOT SEALED: packing has not finished"
+		}
+		t.say("%d blobs and manifests, %s%s", d.Blobs, content.SizeText(d.Bytes), state)
 		t.beside(d)
 		if d.Bundle != "" {
 			t.say("bundle id\n  %s", d.Bundle)
@@ -76,16 +80,15 @@ func (t *textReport) answers() {
 	for _, rel := range r.Carried() {
 		t.say("OpenShift %s\n  %s", rel.Release, rel.Digest)
 	}
-	if len(r.Drives) == 0 && r.Delivery == nil {
-		if r.Command == "mirror" {
-			t.say("Nothing: the command ended before it came to that.")
-		} else {
-			t.say("Nothing can be said of the drive: it could not be read.")
-		}
+	if nothing := r.Nothing(); nothing != "" {
+		t.say("%s", nothing)
 	}
 	t.head("IS IT WHOLE")
 	for _, c := range r.Checks {
 		t.say("%s: %s (%s)", c.What, c.Result, c.How)
+	}
+	if len(r.Checks) == 0 {
+		t.say("Nothing was checked: the command ended before it came to that.")
 	}
 	open, repaired := r.counts()
 	for _, text := range []string{open, repaired} {
@@ -181,7 +184,10 @@ func (t *textReport) drive(d DriveReport) {
 	t.head(strings.TrimSpace("THE DRIVE " + d.Media))
 	for _, rel := range d.Releases {
 		t.say("OpenShift %s", rel.Release)
-		t.table([]string{"digest", rel.Digest}, []string{"source", rel.Source}, []string{"at the registry", rel.Delivered})
+		t.table([]string{"digest", rel.Digest}, []string{"source", rel.Source})
+		if rel.Delivered != "" {
+			t.table([]string{"at the registry", rel.Delivered})
+		}
 		for _, p := range rel.Parts {
 			t.table([]string{"  " + p.Name, p.Digest, content.SizeText(p.Bytes)})
 		}
