@@ -118,6 +118,9 @@ func (p *packer) mendBase(ctx context.Context) error {
 	if err := p.setAside(ctx, failed); err != nil {
 		return err
 	}
+	if err := p.mendSealed(ctx); err != nil {
+		return err
+	}
 	for _, img := range p.base.Images {
 		if err := p.base.CheckImage(img); err != nil && !p.planned(img.Tag) {
 			p.replaced[img.Tag] = true
@@ -172,6 +175,39 @@ func (p *packer) fetchBroken(ctx context.Context) (map[digest.Digest]error, erro
 	return failed, nil
 }
 
+// mendSealed plans to write the broken manifests anew that a seal covers, whether they are asked for
+// or not. What they name the manifest index knows.
+func (p *packer) mendSealed(ctx context.Context) error {
+	at := p.have.Contents.carried()
+	for _, d := range slices.Sorted(maps.Keys(p.unsound)) {
+		r := p.base.Records[d]
+		tags := slices.DeleteFunc(slices.Clone(r.Images), p.planned)
+		if len(tags) == 0 {
+			continue
+		}
+		desc := ocispec.Descriptor{MediaType: r.MediaType, Digest: d, Size: r.Size}
+		data, repo, err := at[d], (*remote.Repository)(nil), error(nil)
+		if data == nil && r.Source != "" {
+			if repo, err = p.opts.Client.Repository(r.Source); err == nil {
+				data, err = content.ReadAll(ctx, repo, desc, content.MaxManifest)
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if data == nil || err != nil {
+			continue // it is told, see tellBroken
+		}
+		for _, tag := range tags {
+			delete(p.broken, tag)
+			if err := p.want(desc, data, repo, tag); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // ofRelease is the form of the tags of a release and its components.
 var ofRelease = regexp.MustCompile(`^([0-9]+\.[0-9]+\.[0-9][^/:@]*-(?:x86_64|aarch64|ppc64le|s390x|multi))(?:-[^/:@]*)?$`)
 
@@ -214,6 +250,9 @@ func (p *packer) setAside(ctx context.Context, failed map[digest.Digest]error) e
 			aside[img.Tag] = true
 			if why[m[1]] == nil {
 				why[m[1]] = fmt.Errorf("%w: what was captured with it cannot be read", ErrDamaged)
+			}
+			if m[1] != img.Tag {
+				delete(why, img.Tag) // told of with the release
 			}
 		}
 		switch err := why[img.Tag]; {

@@ -48,10 +48,11 @@ func TestPackVerify(t *testing.T) {
 	if report := trip.Audit(t, media); report.Status != verify.StatusDamaged {
 		t.Fatalf("the damage is %s: %v", report.Status, report.Findings)
 	}
-	if res := o.Pack(media, "4.8.22"); !res.Unchanged {
+	o.Log.Take()
+	o.Pack(media, "4.8.22") // reads manifests, and nothing else that the seal covers
+	if got := trip.Blobs(o.Log.Take()); got[bad[0]]+got[bad[1]] > 0 {
 		t.Error("an ordinary pack read what the seal covers")
 	}
-	o.Log.Take()
 	opts := o.Options(media, "4.8.22")
 	opts.Verify = true
 	res := trip.Pack(t, opts)
