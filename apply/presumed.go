@@ -80,6 +80,10 @@ func (u *unpacker) lacks(missing []*wantedBlob, then string) error {
 			Err: fmt.Errorf("%s lacks it: %w", u.opts.Destination, bundle.ErrPresumed)})
 		lines = append(lines, fmt.Sprintf("%s (%s, for %s)", b.desc.Digest, content.SizeText(b.desc.Size), few(names)))
 	}
+	const shown = 5 // the report has all
+	if more := len(lines) - shown; more > 1 {
+		lines = append(lines[:shown], fmt.Sprintf("and %d more", more))
+	}
 	var at []string
 	for _, s := range u.sources {
 		at = append(at, s.Contents.PresumedAt()...)

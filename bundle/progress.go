@@ -5,6 +5,7 @@ const (
 	PhasePlan     = "plan"
 	PhaseDownload = "download"
 	PhaseClients  = "clients"
+	PhaseTools    = "tools"
 	PhaseFlush    = "flush"
 	PhaseReadBack = "read back"
 	PhaseAudit    = "audit"

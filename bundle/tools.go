@@ -149,7 +149,7 @@ func (p *packer) writeTools(ctx context.Context) error {
 	}
 	for _, t := range p.lackingTools() {
 		name := toolPath(t.Platform)
-		p.opts.Progress(Event{Phase: PhaseClients, Item: name})
+		p.opts.Progress(Event{Phase: PhaseTools, Item: name})
 		if err := p.writeTool(ctx, name, t); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}

@@ -60,12 +60,16 @@ func (a *audit) tools(sums map[string]digest.Digest) {
 			changed++
 		}
 	}
+	platforms := fmt.Sprintf("%d platforms", n)
+	if n == 1 {
+		platforms = "1 platform"
+	}
 	switch {
 	case n == 0:
 	case changed > 0:
-		a.note("pannier itself is on the drive, for %d platforms, and NOT as it was sealed for %d of them: do not run it", n, changed)
+		a.note("pannier itself is on the drive, for %s, and NOT as it was sealed for %d of them: do not run it", platforms, changed)
 	default:
-		a.note("pannier itself is on the drive, for %d platforms, as it was sealed; that it is genuine nobody on the drive can say: compare its SHA-256 with what the sender says another way", n)
+		a.note("pannier itself is on the drive, for %s, as it was sealed; that it is genuine nobody on the drive can say: compare its SHA-256 with what the sender says another way", platforms)
 	}
 }
 

@@ -263,10 +263,32 @@ func unknownFlag(typed string, commands []*cli.Command) error {
 	hint := ""
 	// A long flag typed with one dash is common among those who know Go's own tools.
 	name, _, _ := strings.Cut(strings.TrimLeft(typed, "-"), "=")
-	if guess := cli.SuggestFlag(flags, name, true); guess != "" {
+	if guess := cli.SuggestFlag(flags, name, true); guess != "" && near(name, strings.TrimLeft(guess, "-")) {
 		hint = "; did you mean " + guess + "?"
 	}
 	return usagef("", "unknown flag %s%s", typed, hint)
+}
+
+// near reports whether two names differ in few enough letters to be one misspelt: one, or a
+// third of them.
+func near(a, b string) bool {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		before := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := before
+			if a[i] != b[j] {
+				change++
+			}
+			before = row[j+1]
+			row[j+1] = min(change, row[j]+1, before+1)
+		}
+	}
+	return row[len(b)] <= max(1, len(a)/3)
 }
 
 func unknownCommand(typed string, commands []*cli.Command) error {

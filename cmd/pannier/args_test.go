@@ -81,6 +81,9 @@ func TestArrangeRefuses(t *testing.T) {
 			t.Errorf("%s: %v: does not say %q", test.line, err, test.want)
 		}
 	}
+	if _, _, err := arrange([]string{"pack", "4.8.21", "/m", "--bogus"}, testCommands()); err == nil || strings.Contains(err.Error(), "did you mean") {
+		t.Errorf("a guess that is far off: %v", err)
+	}
 	if _, _, err := arrange([]string{"pack", "-a", "", "4.8.21", "/m"}, testCommands()); err == nil {
 		t.Error("an empty value was accepted")
 	}

@@ -18,7 +18,7 @@ func TestFindingsText(t *testing.T) {
 		findings = append(findings, verify.Finding{Kind: verify.KindCorrupt, Path: fmt.Sprintf("blobs/sha256/c%d", i), Detail: "x"})
 	}
 	text := findingsText(findings, false)
-	if !strings.Contains(text, "missing: 47 blobs (47.0 MiB) are not fetched yet") || !strings.Contains(text, "corrupt: and 10 more (-o json lists all)") ||
+	if !strings.Contains(text, "missing: 47 blobs (47.0 MiB) not fetched yet") || !strings.Contains(text, "corrupt: and 10 more (-o json lists all)") ||
 		strings.Count(text, "\n") != maxShown+2 {
 		t.Errorf("%s", text)
 	}

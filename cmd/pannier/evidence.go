@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -549,7 +550,7 @@ func (e *evidence) write() error {
 func replaceFile(name string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+"-*")
 	if err != nil {
-		return err
+		return ofFile(name, err)
 	}
 	_, err = io.Copy(f, bytes.NewReader(data))
 	if err == nil {
@@ -560,6 +561,21 @@ func replaceFile(name string, data []byte) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
+		return ofFile(name, err)
 	}
-	return err
+	return nil
+}
+
+// ofFile makes an error speak of the file that was to be written, and not of the temporary one
+// beside it, which nobody has heard of.
+func ofFile(name string, err error) error {
+	var of *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &of):
+		return &fs.PathError{Op: of.Op, Path: name, Err: of.Err}
+	case errors.As(err, &link):
+		return &fs.PathError{Op: link.Op, Path: name, Err: link.Err}
+	}
+	return fmt.Errorf("%s: %w", name, err)
 }

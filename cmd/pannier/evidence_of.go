@@ -292,7 +292,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 	}
 	if failure != nil {
 		if len(r.Refused) > 0 {
-			rep.Verdict = custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole", Sentence: fmt.Sprintf("%d blobs or images were refused, and nothing that names them was pushed; the rest was.", len(r.Refused))}
+			rep.Verdict = custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole", Sentence: fmt.Sprintf("%s refused, and nothing that names them was pushed; the rest was.", plural(len(r.Refused), "blob or image was", "blobs or images were"))}
 		}
 		return
 	}

@@ -21,7 +21,7 @@ func (s *session) start(logs *logFlags, shown *progressFlags) error {
 		}
 		mode := shown.mode
 		if mode == progressAuto {
-			mode = progressPlain
+			mode = progressPiped
 			if isTerminal(s.console.stderr, s.env) {
 				mode = progressTTY
 			}

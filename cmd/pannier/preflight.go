@@ -74,7 +74,7 @@ func (s *session) preflightCommand() *cli.Command {
 	flags = append(flags, f.outputFlags.flags("`FORMAT` of stdout: text (default) or json")...)
 	flags = append(flags, f.logFlags.flags()...)
 	return &cli.Command{
-		Name: "preflight", Usage: "are both sides ready?", ArgsUsage: "[MEDIA] [REGISTRY/REPO]",
+		Name: "preflight", Usage: "say whether both sides are ready", ArgsUsage: "[MEDIA] [REGISTRY/REPO]",
 		Description: "An argument is MEDIA if it begins with /, . or ~ or exists. Each check says what it has seen\n" +
 			"and what to do. The cluster is looked at on the far side if a kubeconfig is known, or is\n" +
 			"given. Exit code 0: nothing fails; otherwise the code of the worst.",

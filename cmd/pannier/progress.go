@@ -19,6 +19,8 @@ const (
 	progressTTY   = "tty"
 	progressJSON  = "json"
 	progressQuiet = "quiet"
+
+	progressPiped = "piped" // what auto comes to where no terminal is: plain, without short phases
 )
 
 var progressModes = []string{progressAuto, progressPlain, progressTTY, progressJSON, progressQuiet}
@@ -26,6 +28,9 @@ var progressModes = []string{progressAuto, progressPlain, progressTTY, progressJ
 // plainEvery is how often plain progress prints a line: often enough to see that it lives,
 // seldom enough for a log.
 const plainEvery = 30 * time.Second
+
+// plainPatience is how long a phase may take without a line.
+const plainPatience = time.Second
 
 // isTerminal reports whether w is a terminal that can draw bars. Serial consoles and some
 // containers have terminals that know no width: those get lines.
@@ -80,6 +85,8 @@ func startProgress(mode string, c *console) *progress {
 		v = newBars(c)
 	case progressJSON:
 		v = &eventView{console: c}
+	case progressPiped:
+		v = &plainView{console: c, every: plainEvery, patience: plainPatience}
 	default:
 		v = &plainView{console: c, every: plainEvery}
 	}
@@ -164,20 +171,38 @@ func (p *progress) close() {
 	p.view.close()
 }
 
-// plainView prints a line when a phase begins and every so often.
+// plainView prints a line when a phase has begun and every so often. A phase that is over
+// within its patience leaves none, unless it was stopped.
 type plainView struct {
-	console *console
-	every   time.Duration
-	printed time.Time
-	waiting string
+	console  *console
+	every    time.Duration
+	patience time.Duration
+	told     bool // that the phase began
+	printed  time.Time
+	waiting  string
 }
 
 func (v *plainView) begin(m *meter) {
-	v.printed = m.started
+	v.printed, v.told = m.started, false
+	if v.patience == 0 {
+		v.tell(m)
+	}
+}
+
+// tell says that the phase has begun.
+func (v *plainView) tell(m *meter) {
+	v.told = true
 	v.console.say("%s: %s", m.last.Phase, trusted(orWord(m.figures(), "begins")))
 }
 
 func (v *plainView) show(m *meter, now time.Time) {
+	if !v.told {
+		if now.Sub(m.started) >= v.patience || m.last.Wait != "" {
+			v.printed, v.waiting = now, m.last.Wait
+			v.tell(m)
+		}
+		return
+	}
 	// A wait is news at once, though not each time that it comes back.
 	news := m.last.Wait != "" && m.last.Wait != v.waiting && now.Sub(v.printed) >= v.every/10
 	if !news && now.Sub(v.printed) < v.every {
@@ -189,6 +214,9 @@ func (v *plainView) show(m *meter, now time.Time) {
 
 func (v *plainView) end(m *meter, _ time.Time) {
 	v.waiting = ""
+	if !v.told && m.complete {
+		return
+	}
 	v.console.say("%s: %s", m.last.Phase, trusted(m.figures()))
 }
 func (v *plainView) close() {}

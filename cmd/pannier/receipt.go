@@ -113,7 +113,7 @@ func (s *session) writeReceipt(ctx context.Context, f *unpackFlags, p *pushing, 
 
 func (s *session) sayReceipt(name string, r *custody.Receipt, size int) {
 	t := r.Totals()
-	s.console.prose("%s (%s) names %d blobs, %s, that the registry holds. On the internet side: %s", name, content.SizeText(int64(size)), t.Blobs, content.SizeText(t.Bytes),
+	s.console.prose("%s (%s) names %d blobs and manifests, %s, that the registry holds. On the internet side: %s", name, content.SizeText(int64(size)), t.Blobs, content.SizeText(t.Bytes),
 		commandLine("pannier", "pack", "RELEASE", "MEDIA", "--have", filepath.Base(name)))
 }
 
@@ -179,7 +179,7 @@ func (s *session) holdings(f *packFlags) ([]bundle.Holdings, error) {
 			by = "the key " + signer.Fingerprint + ", which nobody vouches for"
 		}
 		t := r.Totals()
-		s.console.prose("%s: %s holds %d blobs, %s, as of %s; signed by %s", name, r.Registry, t.Blobs, content.SizeText(t.Bytes), r.Time.UTC().Format(time.DateTime)+" UTC", by)
+		s.console.prose("%s: %s holds %d blobs and manifests, %s, as of %s; signed by %s", name, r.Registry, t.Blobs, content.SizeText(t.Bytes), r.Time.UTC().Format(time.DateTime)+" UTC", by)
 		out = append(out, r.Holdings())
 	}
 	return out, nil

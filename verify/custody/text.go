@@ -100,10 +100,10 @@ func (t *textReport) answers() {
 	t.say("%s", r.Verdict.Vouched)
 	for _, d := range r.Drives {
 		for _, rel := range d.Releases {
-			t.say("%s: signature %s", rel.Release, strings.TrimSpace(rel.Signature+" "+strings.TrimSpace(rel.Key+" "+rel.Fingerprint)))
+			t.say("%s: signature %s", rel.Release, signedBy(rel.Signature, rel.Key, rel.Fingerprint))
 		}
 		if d.Custody != nil && d.Custody.Lines > 0 {
-			t.say("custody log, %s:", d.Custody.Vouched)
+			t.say("custody log:")
 			for _, s := range d.Custody.Signed {
 				t.say("- %s", s)
 			}
@@ -112,7 +112,7 @@ func (t *textReport) answers() {
 		}
 	}
 	for _, rel := range r.Carried() {
-		t.say("%s: signature %s", rel.Release, strings.TrimSpace(rel.Signature+" "+strings.TrimSpace(rel.Key+" "+rel.Fingerprint)))
+		t.say("%s: signature %s", rel.Release, signedBy(rel.Signature, rel.Key, rel.Fingerprint))
 	}
 	t.head("WHAT TO DO")
 	for _, e := range r.Errors {
@@ -124,6 +124,14 @@ func (t *textReport) answers() {
 	if len(r.Verdict.ToDo) == 0 {
 		t.say("Nothing: go on.")
 	}
+}
+
+// signedBy says who made a signature, if that is known.
+func signedBy(status, key, fingerprint string) string {
+	if who := strings.TrimSpace(key + " " + fingerprint); who != "" {
+		return status + " by " + who
+	}
+	return status
 }
 
 // beside are what is on a drive beside blobs.
