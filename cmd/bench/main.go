@@ -47,6 +47,7 @@ type options struct {
 	out    string
 	only   string
 	scale  bool
+	sites  bool
 	alone  bool
 }
 
@@ -60,6 +61,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.only, "only", "", "only the works whose names contain this")
 	flag.BoolVar(&o.alone, "alone", false, "without the other tools")
 	flag.BoolVar(&o.scale, "scale", false, "instead of the works, drives of 1,000, 10,000 and 100,000 small blobs")
+	flag.BoolVar(&o.sites, "sites", false, "instead of the works, several unpacks and several pulls at once")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return fmt.Errorf("no arguments are taken: %s", strings.Join(flag.Args(), " "))
@@ -82,6 +84,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer b.close()
+	if o.sites {
+		return b.sites(ctx)
+	}
 	results, err := b.measure(ctx)
 	if len(results) > 0 {
 		fmt.Print(table(b, results))
