@@ -175,7 +175,7 @@ func TestSigned(t *testing.T) {
 				"too early":              `officer valid-after="29990101Z" ` + c.line,
 				"too late":               `officer valid-before="20200101Z" ` + c.line,
 			} {
-				if s := look(t, dir, signers(t, line)); s.Trusted || !strings.Contains(s.Vouched, "nobody vouches for that key") {
+				if s := look(t, dir, signers(t, line)); s.Trusted || !strings.Contains(s.Vouched, "names nobody with that key") {
 					t.Errorf("%s: %+v", why, s)
 				}
 			}
