@@ -173,7 +173,7 @@ func (t tally) damaged(r *verify.Report, v *verdict) {
 func (t tally) heal(v *verdict) {
 	toHeal := t.findings - len(t.byHand)
 	rest := toHeal - t.healable - t.tools
-	it := "It"
+	it := "The damage"
 	switch {
 	case t.healable == 0:
 	case t.healable == t.findings:
