@@ -208,21 +208,7 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 		}
 		return nil // nothing of it can be sealed
 	}
-	if err := p.checkClients(); err != nil {
-		return err
-	}
-	if err := p.classify(); err != nil {
-		return err
-	}
-	if err := p.presume(); err != nil {
-		return err
-	}
-	cover, err := p.planCover(ctx)
-	if err != nil {
-		return err
-	}
-	p.cover = cover
-	plan, err := p.plan()
+	plan, err := p.compare(ctx)
 	if err != nil {
 		return err
 	}
@@ -239,18 +225,46 @@ func (p *packer) run(ctx context.Context, res *PackResult) error {
 		return p.checkSpace(plan) // that it would not fit is worth knowing
 	}
 	if p.unchanged() {
-		res.Unchanged, res.Sealed = true, true
-		res.take(p.have.Seal)
-		res.Tools = p.have.Tools()
-		for _, r := range p.base.Records {
-			res.count(r)
-		}
-		res.ReadBack = ReadBack{} // nothing was read in this run
+		p.stays(res)
 		return nil
 	}
 	if err := p.checkSpace(plan); err != nil {
 		return err
 	}
+	return p.carryOut(ctx, res)
+}
+
+// compare finds out what of all that is planned is on the drive, and plans the rest.
+func (p *packer) compare(ctx context.Context) (Plan, error) {
+	if err := p.checkClients(); err != nil {
+		return Plan{}, err
+	}
+	if err := p.classify(); err != nil {
+		return Plan{}, err
+	}
+	if err := p.presume(); err != nil {
+		return Plan{}, err
+	}
+	var err error
+	if p.cover, err = p.planCover(ctx); err != nil {
+		return Plan{}, err
+	}
+	return p.plan()
+}
+
+// stays reports a drive that needs nothing.
+func (p *packer) stays(res *PackResult) {
+	res.Unchanged, res.Sealed = true, true
+	res.take(p.have.Seal)
+	res.Tools = p.have.Tools()
+	for _, r := range p.base.Records {
+		res.count(r)
+	}
+	res.ReadBack = ReadBack{} // nothing was read in this run
+}
+
+// carryOut does what was planned, and seals it.
+func (p *packer) carryOut(ctx context.Context, res *PackResult) error {
 	end, err := p.begin(ctx)
 	if err != nil {
 		return err

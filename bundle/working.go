@@ -70,8 +70,14 @@ func (p *packer) openWorking(ctx context.Context) error {
 	before := uint64(0)
 	if p.have != nil {
 		before = p.have.newest()
+		if p.have.unlisted != nil { // the drive fails, and nobody else has written
+			return p.have.unlisted
+		}
 	}
 	p.written = drive.newest()
+	if drive.unlisted != nil {
+		return drive.unlisted
+	}
 	if p.written != before {
 		return fmt.Errorf("%s: %w: it has written here since this one looked; run it again", p.opts.Media, layout.ErrLocked)
 	}
