@@ -76,8 +76,8 @@ func readLeft(dir string) (*left, error) {
 			return nil, err
 		}
 		switch {
-		case len(bytes.Trim(raw, "\x00")) == 0:
-			l.hollow[name] = true
+		case len(bytes.Trim(raw, "\x00")) == 0, name == fileStart && bytes.IndexByte(raw, 0) >= 0:
+			l.hollow[name] = true // a text with zeros in it has lost bytes, its first ones too
 		case l.files[name] == nil || name == e.Name():
 			l.files[name] = raw
 		}
