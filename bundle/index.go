@@ -155,7 +155,7 @@ func copyToLocal(l *layout.Layout, name string, limit int64, path string) (Seale
 	if err != nil {
 		return SealedFile{}, &localError{err}
 	}
-	found, err := copyFile(l, name, limit, localWriter{f})
+	found, err := copyFile(l.OpenFile, name, limit, localWriter{f})
 	if cerr := f.Close(); err == nil && cerr != nil {
 		err = &localError{cerr}
 	}

@@ -281,7 +281,7 @@ func (p *packer) writeCopies(g uint64) (map[string]digest.Digest, error) {
 		}
 		var f SealedFile
 		err := p.layout.WriteStream(CopyName(g, name), func(w io.Writer) (err error) {
-			f, err = copyFile(p.layout, name, maxIndexDB, w)
+			f, err = copyFile(p.layout.OpenFile, name, maxIndexDB, w)
 			return err
 		})
 		if err != nil {

@@ -265,7 +265,7 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[s
 		return nil, err
 	}
 	for _, name := range files {
-		f, err := copyFile(p.layout, name, maxIndexDB, io.Discard)
+		f, err := copyFile(p.layout.OpenFile, name, maxIndexDB, io.Discard)
 		if err != nil {
 			return nil, err
 		}
@@ -291,7 +291,7 @@ func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(seal.Files)) {
-		found, err := copyFile(p.layout, name, maxIndexDB, io.Discard)
+		found, err := copyFile(p.layout.OpenMedium, name, maxIndexDB, io.Discard)
 		if err == nil {
 			err = seal.Files[name].compare(found)
 		}

@@ -135,7 +135,7 @@ func (b *Bundle) findSeal() error {
 			continue
 		}
 		sealed := s.Files[indexName(g)]
-		if found, err := copyFile(b.Layout, indexName(g), min(sealed.Size, maxIndexDB), io.Discard); err != nil || sealed.compare(found) != nil {
+		if found, err := copyFile(b.Layout.OpenFile, indexName(g), min(sealed.Size, maxIndexDB), io.Discard); err != nil || sealed.compare(found) != nil {
 			if second == nil || !b.hasLayoutIndex(second) {
 				second = s
 			}

@@ -38,10 +38,10 @@ func sealedFile(raw []byte) SealedFile {
 }
 
 // copyFile hands the file name, of at most limit bytes, to w, and returns what a seal would say
-// of it. It holds a buffer and no more: an index of 100,000 blobs has 50 MB. Errors are those of
-// [layout.Layout.ReadFile], and w's.
-func copyFile(l *layout.Layout, name string, limit int64, w io.Writer) (SealedFile, error) {
-	r, err := l.OpenFile(name)
+// of it. open is [layout.Layout.OpenFile] or OpenMedium. It holds a buffer and no more: an index
+// of 100,000 blobs has 50 MB. Errors are those of [layout.Layout.ReadFile], and w's.
+func copyFile(open func(string) (*layout.FileReader, error), name string, limit int64, w io.Writer) (SealedFile, error) {
+	r, err := open(name)
 	if err != nil {
 		return SealedFile{}, err
 	}
