@@ -296,7 +296,7 @@ func TestClusterKilled(t *testing.T) {
 	} {
 		t.Run(at, func(t *testing.T) {
 			y := newYard(t, nil)
-			cmd := y.command(y.chain()...)
+			cmd := y.command(append(y.chain(), "--progress", "plain")...) // short phases are said too
 			cmd.Stdout = io.Discard
 			pipe, err := cmd.StderrPipe()
 			if err != nil {
