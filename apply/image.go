@@ -116,11 +116,8 @@ func (s sources) healed() []string {
 			continue
 		}
 		if blobs, bytes := d.Mended.Totals(); blobs > 0 {
-			noun := "damaged blobs were"
-			if blobs == 1 {
-				noun = "damaged blob was"
-			}
-			out = append(out, fmt.Sprintf("%s: %d %s reconstructed from its parity, %d bytes of them; the drive itself is as damaged as before: pannier audit --repair heals it", d.Name, blobs, noun, bytes))
+			out = append(out, fmt.Sprintf("%s: %s reconstructed from its parity, %d bytes of them; the drive itself is as damaged as before: pannier audit --repair heals it",
+				d.Name, content.Plural(blobs, "damaged blob was", "damaged blobs were"), bytes))
 		}
 	}
 	return out

@@ -371,7 +371,7 @@ func (p *packer) findStrays() error {
 		lost.Bytes += f.Size
 	}
 	if lost.Blobs > 0 && p.unknown {
-		p.warn("%d blobs (%s) that nothing on the drive names any more are removed: what they belonged to cannot be told", lost.Blobs, content.SizeText(lost.Bytes))
+		p.warn("%s (%s) that nothing on the drive names any more, removed: what belonged to them cannot be told", content.Plural(lost.Blobs, "blob", "blobs"), content.SizeText(lost.Bytes))
 	}
 	return p.index.Put(keep...)
 }

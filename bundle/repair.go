@@ -237,7 +237,7 @@ func (r *Repair) unfit(ctx context.Context, b *Bundle, walked *Contents, done *H
 		return fmt.Sprintf("a folder that is not empty stands where %s belongs; look what it holds, and take it away", name)
 	}
 	if n := len(done.Lost); n > 0 {
-		return fmt.Sprintf("%d blobs are lost, and a new seal would promise them", n)
+		return fmt.Sprintf("%s lost, and a new seal would promise them", content.Plural(n, "blob is", "blobs are"))
 	}
 	if broken := walked.Broken(); len(broken) > 0 {
 		return fmt.Sprintf("what %s needs is not known: %v", broken[0].Descriptor.Digest, broken[0].Err)

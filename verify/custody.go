@@ -2,11 +2,11 @@ package verify
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/verify/custody"
 )
 
@@ -103,10 +103,7 @@ func tellsOf(l *custody.Log, generation uint64, bundle string) bool {
 
 // lastText says how many lines there are and what the last of them tells.
 func lastText(l *custody.Log) string {
-	text := fmt.Sprintf("%d lines", len(l.Lines))
-	if len(l.Lines) == 1 {
-		text = "1 line"
-	}
+	text := content.Plural(len(l.Lines), "line", "lines")
 	for i := len(l.Lines) - 1; i >= 0; i-- {
 		line := l.Lines[i]
 		if line.Err != nil || line.Event == custody.Signed {

@@ -60,10 +60,7 @@ func (a *audit) tools(sums map[string]digest.Digest) {
 			changed++
 		}
 	}
-	platforms := fmt.Sprintf("%d platforms", n)
-	if n == 1 {
-		platforms = "1 platform"
-	}
+	platforms := content.Plural(n, "platform", "platforms")
 	switch {
 	case n == 0:
 	case changed > 0:

@@ -83,7 +83,7 @@ type Presumption struct {
 }
 
 func (p *Presumption) String() string {
-	return fmt.Sprintf("presumes %d blobs, %s, at %s: they are not on the drive; unpack proves first that they are there", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))
+	return fmt.Sprintf("presumes %s, %s, at %s, which are not on the drive; unpack proves first what is there", content.Plural(p.Blobs, "blob", "blobs"), content.SizeText(p.Bytes), strings.Join(p.At, ", "))
 }
 
 // presumption is nil of contents that presume nothing.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pannier/bundle/content"
 )
 
 func checkPools(ctx context.Context, in *inspection) Check {
@@ -45,7 +47,7 @@ func checkPaused(ctx context.Context, in *inspection) Check {
 		if !p.Spec.Paused {
 			continue
 		}
-		text := fmt.Sprintf("%s (%s)", p.Metadata.Name, count(p.Status.Machines, "node"))
+		text := fmt.Sprintf("%s (%s)", p.Metadata.Name, content.Plural(p.Status.Machines, "node", "nodes"))
 		if p.Metadata.Name != "master" && slices.Contains(in.opts.AllowPausedPools, p.Metadata.Name) {
 			allowed = append(allowed, text)
 		} else {
@@ -95,7 +97,7 @@ func checkNodes(ctx context.Context, in *inspection) Check {
 	if len(bad) > 0 {
 		return fail(names(bad), "repair or uncordon these nodes, or remove them from the cluster")
 	}
-	return pass(count(len(all), "node") + ", all ready")
+	return pass(content.Plural(len(all), "node", "nodes") + ", all ready")
 }
 
 // checkKubelets looks for nodes that would be left behind too far, as a pool that stays
@@ -166,7 +168,7 @@ func checkOperators(ctx context.Context, in *inspection) Check {
 	case len(short) > 0:
 		return warn(names(short), "look again in a few minutes")
 	}
-	return pass(count(len(all), "operator") + ", all available, none degraded")
+	return pass(content.Plural(len(all), "operator", "operators") + ", all available, none degraded")
 }
 
 func checkEtcd(ctx context.Context, in *inspection) Check {
@@ -203,5 +205,5 @@ func checkEtcd(ctx context.Context, in *inspection) Check {
 	case len(all) == 0:
 		return skip("no etcd pods in openshift-etcd: somebody else runs this cluster's control plane")
 	}
-	return pass(count(len(all), "member") + " ready")
+	return pass(content.Plural(len(all), "member", "members") + " ready")
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 )
 
@@ -256,7 +257,7 @@ func checkMirrorSets(ctx context.Context, in *inspection) Check {
 	if len(notes) > 0 {
 		return warn(strings.Join(notes, "; "), "")
 	}
-	return pass(count(len(all), "mirror set") + ", no conflict")
+	return pass(content.Plural(len(all), "mirror set", "mirror sets") + ", no conflict")
 }
 
 // checkSigstore asks for sigstore signatures at the mirror where the cluster, or the one that

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"pannier/bundle/content"
 )
 
 // checkBudgets looks for disruption budgets that let no pod go: they hold up every drain.
@@ -33,7 +35,7 @@ func checkBudgets(ctx context.Context, in *inspection) Check {
 	if len(tight) > 0 {
 		return warn("no pod may be evicted under "+names(tight)+": draining a node will wait for them", "let them have one more replica, or relax the budget while updating")
 	}
-	return pass(count(len(all), "disruption budget") + ", each lets a pod go")
+	return pass(content.Plural(len(all), "disruption budget", "disruption budgets") + ", each lets a pod go")
 }
 
 // checkRemovedAPIs looks for clients of APIs that the new version has no longer.

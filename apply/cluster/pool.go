@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 )
 
@@ -97,20 +98,13 @@ func (c *Cluster) survey(ctx context.Context, p *Plan, s *surroundings) error {
 	p.NodeEffect = nodeEffect(s.version, s.known, tags) + c.nodePolicy(ctx)
 	for _, ps := range p.Pools {
 		if ps.Paused {
-			p.Warnings = append(p.Warnings, fmt.Sprintf("pool %s (%s) is paused: its nodes get the mirrors only when it is resumed, and cannot pull through them until then", ps.Name, count(ps.Machines, "node")))
+			p.Warnings = append(p.Warnings, fmt.Sprintf("pool %s (%s) is paused: its nodes get the mirrors only when it is resumed, and cannot pull through them until then", ps.Name, content.Plural(ps.Machines, "node", "nodes")))
 		}
 		if ps.Degraded != "" {
 			p.Warnings = append(p.Warnings, fmt.Sprintf("pool %s is degraded before the change: %s", ps.Name, ps.Degraded))
 		}
 	}
 	return nil
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // nodeEffect is what the machine-config operator of a version does with nodes when mirrors

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 )
 
@@ -173,7 +174,7 @@ const unrenderedText = "the machine-config operator has not taken up the mirrors
 // pool describes one pool, and says whether it need not be waited for any more.
 func (w *rollout) pool(ctx context.Context, p *pool) (text string, done bool, err error) {
 	if p.Spec.Paused && !w.paused {
-		return fmt.Sprintf("paused, with %s: not waited for", count(p.Status.Machines, "node")), true, nil
+		return fmt.Sprintf("paused, with %s: not waited for", content.Plural(p.Status.Machines, "node", "nodes")), true, nil
 	}
 	if len(w.want) > 0 {
 		a, err := w.rendered.arrived(ctx, p, w.want)
@@ -192,11 +193,11 @@ func (w *rollout) pool(ctx context.Context, p *pool) (text string, done bool, er
 			}
 		}
 		if lacks == "" {
-			return fmt.Sprintf("done: %s with %s", count(p.Status.Machines, "node"), p.Spec.Configuration.Name), true, nil
+			return fmt.Sprintf("done: %s with %s", content.Plural(p.Status.Machines, "node", "nodes"), p.Spec.Configuration.Name), true, nil
 		}
 		return lacks, false, nil
 	}
-	return fmt.Sprintf("%d of %s updated to %s, %d ready", p.Status.Updated, count(p.Status.Machines, "node"), p.Spec.Configuration.Name, p.Status.Ready), false, nil
+	return fmt.Sprintf("%d of %s updated to %s, %d ready", p.Status.Updated, content.Plural(p.Status.Machines, "node", "nodes"), p.Spec.Configuration.Name, p.Status.Ready), false, nil
 }
 
 // operatorSays is what a cluster operator complains about, for the end of an error.

@@ -252,22 +252,23 @@ func driveFileSystem(ctx context.Context, n *near) Check {
 		return warn(nil, "name a release to have it compared, or "+remedy, "%s; not compared with a release", limits)
 	}
 	names := p.Plan.Blobs.Total + int64(p.Plan.Manifests)
+	blobs := content.Plural(int(names), "blob", "blobs")
 	if s.MaxNames > 0 && names > int64(s.MaxNames) {
 		err := fmt.Errorf("%d blobs in one folder: %w", names, layout.ErrTooLarge)
-		return fail(err, remedy, "%s; the plan has %d blobs", limits, names)
+		return fail(err, remedy, "%s; the plan has %s", limits, blobs)
 	}
 	if s.MaxFile > 0 {
 		largest, err := n.largest(ctx)
 		switch {
 		case err != nil:
-			return warn(err, remedyFor(err), "%s; %d blobs fit, the largest is not known: %v", limits, names, err)
+			return warn(err, remedyFor(err), "%s; %s fit, the largest is not known: %v", limits, blobs, err)
 		case largest.Size > s.MaxFile:
 			err := fmt.Errorf("blob %s of %d bytes: %w", largest.Digest, largest.Size, layout.ErrTooLarge)
 			return fail(err, remedy, "%s; %v", limits, err)
 		}
-		return pass("%s; the plan has %d blobs, the largest of %s", limits, names, content.SizeText(largest.Size))
+		return pass("%s; the plan has %s, the largest of %s", limits, blobs, content.SizeText(largest.Size))
 	}
-	return pass("%s; the plan has %d blobs", limits, names)
+	return pass("%s; the plan has %s", limits, blobs)
 }
 
 // driveSpace compares free space with the plan.

@@ -24,6 +24,14 @@ func SizeText(n int64) string {
 	return fmt.Sprintf("%.1f %ciB", f, units[unit])
 }
 
+// Plural writes a number with its noun: Plural(1, "blob", "blobs") is "1 blob".
+func Plural(n int, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 // Few joins names for a message, at most three of them: "a, b, c and 7 more".
 func Few(names []string) string {
 	if n := len(names) - fewNames; n > 1 {

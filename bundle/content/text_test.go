@@ -13,6 +13,14 @@ func TestSizeText(t *testing.T) {
 	}
 }
 
+func TestPlural(t *testing.T) {
+	for n, want := range map[int]string{0: "0 blobs", 1: "1 blob", 2: "2 blobs"} {
+		if got := Plural(n, "blob", "blobs"); got != want {
+			t.Errorf("Plural(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestFew(t *testing.T) {
 	for _, test := range []struct {
 		names []string

@@ -164,7 +164,7 @@ func (s *session) writeRefetchList(name string, report *verify.Report) error {
 	if err := os.WriteFile(name, raw, 0o644); err != nil {
 		return fmt.Errorf("--refetch-list: %w", err)
 	}
-	s.console.prose("%s names %s, %s. On the internet side: %s", name, plural(len(list.Blobs), "blob", "blobs"), content.SizeText(list.Bytes()),
+	s.console.prose("%s names %s, %s. On the internet side: %s", name, content.Plural(len(list.Blobs), "blob", "blobs"), content.SizeText(list.Bytes()),
 		commandLine("pannier", "pack", "--only", filepath.Base(name), "SUPPLEMENT"))
 	return nil
 }
@@ -256,7 +256,7 @@ func reportDocument(r *verify.Report) *verify.Report {
 func (s *session) printReport(media string, trust []string, r *verify.Report, all bool) error {
 	c := s.console
 	for _, rel := range r.Releases {
-		if err := c.tell("release %s, %d images, signature %s\n    %s\n", rel.Version+" "+rel.Arch, rel.Images, rel.Signature, rel.Digest); err != nil {
+		if err := c.tell("release %s, %s, signature %s\n    %s\n", rel.Version+" "+rel.Arch, content.Plural(rel.Images, "image", "images"), rel.Signature, rel.Digest); err != nil {
 			return err
 		}
 	}
@@ -268,7 +268,7 @@ func (s *session) printReport(media string, trust []string, r *verify.Report, al
 		return err
 	}
 	if list, _ := r.Refetch(); list != nil && len(list.Blobs) > 0 {
-		if err := c.tell("beyond what is on the drive: %s, %s\n", plural(len(list.Blobs), "blob", "blobs"), content.SizeText(list.Bytes())); err != nil {
+		if err := c.tell("beyond what is on the drive: %s, %s\n", content.Plural(len(list.Blobs), "blob", "blobs"), content.SizeText(list.Bytes())); err != nil {
 			return err
 		}
 	}
@@ -317,7 +317,7 @@ func findingsText(findings []verify.Finding, all bool) string {
 		fmt.Fprintf(&b, "%s: and %d more (-o json lists all)\n", kind, hidden[kind])
 	}
 	if awaited > 0 {
-		fmt.Fprintf(&b, "missing: %s (%s) not fetched yet (-v lists them)\n", plural(awaited, "blob", "blobs"), content.SizeText(bytes))
+		fmt.Fprintf(&b, "missing: %s (%s) not fetched yet (-v lists them)\n", content.Plural(awaited, "blob", "blobs"), content.SizeText(bytes))
 	}
 	return b.String()
 }

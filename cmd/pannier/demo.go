@@ -281,7 +281,7 @@ func (d *demo) unpack(ctx context.Context) error {
 			return fmt.Errorf("%s was contacted", c.Host)
 		}
 	}
-	d.tell("  %d blobs, %s, verified while they passed and pushed; nobody but %s was asked.\n\nFor the cluster:\n", r.Pushed.Blobs, content.SizeText(r.Pushed.Bytes), d.target.Host)
+	d.tell("  %s, %s, verified while they passed and pushed; nobody but %s was asked.\n\nFor the cluster:\n", content.Plural(r.Pushed.Blobs, "blob", "blobs"), content.SizeText(r.Pushed.Bytes), d.target.Host)
 	kinds := map[string]bool{}
 	for _, o := range r.Objects {
 		kinds[o.Kind] = true

@@ -39,7 +39,7 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 	}
 	if r.ReadBack.Blobs > 0 {
 		rep.Checks = append(rep.Checks, custody.Check{What: "everything that was written, read back and compared",
-			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%d blobs, %s, all right", r.ReadBack.Blobs, content.SizeText(r.ReadBack.Bytes))})
+			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%s, %s, all right", content.Plural(r.ReadBack.Blobs, "blob", "blobs"), content.SizeText(r.ReadBack.Bytes))})
 	}
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
@@ -104,7 +104,7 @@ func (e *evidence) repaired(ctx context.Context, opts verify.AuditOptions, r *ve
 		return
 	}
 	entry := e.entry(custody.Repaired)
-	entry.Outcome, entry.Detail = string(r.Status), fmt.Sprintf("%s repaired, %d left", plural(healed, "finding", "findings"), len(r.Findings)-healed)
+	entry.Outcome, entry.Detail = string(r.Status), fmt.Sprintf("%s repaired, %d left", content.Plural(healed, "finding", "findings"), len(r.Findings)-healed)
 	if in, err := e.inspect(ctx, opts.Media); err == nil {
 		entry.Bundle, entry.Generation = in.BundleID, in.Generation
 	}
@@ -179,7 +179,7 @@ func (e *evidence) auditChecks(opts verify.AuditOptions, r *verify.Report) []cus
 			ofFiles = append(ofFiles, f)
 		}
 	}
-	what, result := "every blob read and hashed", fmt.Sprintf("%s, %s", plural(r.Blobs.Count, "blob or manifest", "blobs and manifests"), content.SizeText(r.Blobs.Bytes))
+	what, result := "every blob read and hashed", fmt.Sprintf("%s, %s", content.Plural(r.Blobs.Count, "blob or manifest", "blobs and manifests"), content.SizeText(r.Blobs.Bytes))
 	if r.Selected != nil {
 		what, result = "every blob of "+strings.Join(r.Selected, ", ")+" read and hashed", fmt.Sprintf("%d of %d blobs and manifests", r.Read, r.Blobs.Count)
 	}
@@ -278,7 +278,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 		from = "their registries"
 	}
 	rep.Checks = append(rep.Checks, custody.Check{What: "blobs read from " + from + " and hashed while they passed", How: "SHA-256; a bad one is never committed at the registry",
-		Result: fmt.Sprintf("%d blobs, %s", read, content.SizeText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
+		Result: fmt.Sprintf("%s, %s", content.Plural(read, "blob", "blobs"), content.SizeText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
 	left := 0
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
@@ -292,7 +292,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 	}
 	if failure != nil {
 		if len(r.Refused) > 0 {
-			rep.Verdict = custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole", Sentence: fmt.Sprintf("%s refused, and nothing that names them was pushed; the rest was.", plural(len(r.Refused), "blob or image was", "blobs or images were"))}
+			rep.Verdict = custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole", Sentence: fmt.Sprintf("%s refused, and nothing that names them was pushed; the rest was.", content.Plural(len(r.Refused), "blob or image was", "blobs or images were"))}
 		}
 		return
 	}
@@ -305,9 +305,9 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 // deliveredText says what is at the registry now, and how it came there.
 func deliveredText(r *apply.UnpackResult) string {
 	text := fmt.Sprintf("Everything that was selected is at the registry: %s pushed, %d were there.",
-		plural(r.Pushed.Blobs, "blob was", "blobs were"), r.Mounted.Blobs+r.Present.Blobs+r.Skipped.Blobs)
+		content.Plural(r.Pushed.Blobs, "blob was", "blobs were"), r.Mounted.Blobs+r.Present.Blobs+r.Skipped.Blobs)
 	if t := r.Presumed; t.Blobs > 0 {
-		text += fmt.Sprintf(" No drive carried %s, %s, which the registry was asked for and holds.", plural(t.Blobs, "more blob", "more blobs"), content.SizeText(t.Bytes))
+		text += fmt.Sprintf(" No drive carried %s, %s, which the registry was asked for and holds.", content.Plural(t.Blobs, "more blob", "more blobs"), content.SizeText(t.Bytes))
 	}
 	return text
 }

@@ -171,13 +171,13 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 	}
 	rows := [][]string{{"blobs", blobs}, {"state", state}}
 	if p := in.Presumes; p != nil {
-		rows = append(rows, []string{"presumes", fmt.Sprintf("%d blobs, %s, at %s; they are not on the drive", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))})
+		rows = append(rows, []string{"presumes", fmt.Sprintf("%s, %s, at %s; they are not on the drive", content.Plural(p.Blobs, "blob", "blobs"), content.SizeText(p.Bytes), strings.Join(p.At, ", "))})
 	}
 	if in.BundleID != "" {
 		rows = append(rows, []string{"bundle", in.BundleID})
 	}
 	if in.Custody.Lines > 0 {
-		rows = append(rows, []string{"custody log", fmt.Sprintf("%d lines; %s", in.Custody.Lines, in.Custody.Vouched)})
+		rows = append(rows, []string{"custody log", fmt.Sprintf("%s; %s", content.Plural(in.Custody.Lines, "line", "lines"), in.Custody.Vouched)})
 	}
 	return c.print("%s\n%s\n", media, trusted(table(rows)))
 }

@@ -160,7 +160,7 @@ func planText(p bundle.Plan, transfer, free string) string {
 		{"bytes", content.SizeText(p.Bytes.Total), content.SizeText(p.Bytes.Present), content.SizeText(p.Bytes.Transfer)},
 	}
 	if p.Begun > 0 {
-		rows = append(rows, []string{"resumed", fmt.Sprintf("%s of %s, which are hashed again", content.SizeText(p.Resumed), plural(p.Begun, "download that had begun", "downloads that had begun"))})
+		rows = append(rows, []string{"resumed", fmt.Sprintf("%s of %s, which are hashed again", content.SizeText(p.Resumed), content.Plural(p.Begun, "download that had begun", "downloads that had begun"))})
 	}
 	// Only cells that others follow take part in a column: one table keeps all rows in line.
 	tags := "tags"
@@ -195,7 +195,7 @@ func planText(p bundle.Plan, transfer, free string) string {
 
 // presumedText tells of blobs that are left out of a drive.
 func presumedText(t bundle.Totals) string {
-	return fmt.Sprintf("%s, %s, that the other side holds", plural(t.Blobs, "blob", "blobs"), content.SizeText(t.Bytes))
+	return fmt.Sprintf("%s, %s, that the other side holds", content.Plural(t.Blobs, "blob", "blobs"), content.SizeText(t.Bytes))
 }
 
 // beyondText names the blobs that are too large to be healed if all of one is lost; the

@@ -383,7 +383,7 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 			c.say("release %s, sealed before\n    %s\n    signature %s", rel.Tag, rel.Digest, rel.Signature.Status)
 			continue
 		}
-		c.say("release %s, %d images\n    %s", rel.Tag, rel.Images, rel.Digest)
+		c.say("release %s, %s\n    %s", rel.Tag, content.Plural(rel.Images, "image", "images"), rel.Digest)
 		c.prose("    signature %s", signatureText(rel.Signature))
 		if rel.Text != "" {
 			c.prose("    its release.txt agrees (%s)", rel.Text)
@@ -403,7 +403,7 @@ func (s *session) sayPacked(opts bundle.PackOptions, r *bundle.PackResult) {
 		adopted = content.SizeText(r.Adopted) + " taken over, "
 	}
 	rows := [][]string{
-		{"on the drive", fmt.Sprintf("%d blobs + %d manifests, %s", r.Blobs-r.Manifests, r.Manifests, content.SizeText(r.Bytes))},
+		{"on the drive", fmt.Sprintf("%s + %s, %s", content.Plural(r.Blobs-r.Manifests, "blob", "blobs"), content.Plural(r.Manifests, "manifest", "manifests"), content.SizeText(r.Bytes))},
 		{"this run", adopted + fmt.Sprintf("%s fetched, %s resumed, %s there before", content.SizeText(r.Moved), content.SizeText(r.Resumed), content.SizeText(r.Plan.Bytes.Present-r.Plan.Resumed))},
 	}
 	if r.Plan.Presumed.Blobs > 0 {

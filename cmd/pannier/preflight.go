@@ -11,6 +11,7 @@ import (
 	"pannier/apply"
 	"pannier/apply/preflight"
 	"pannier/bundle"
+	"pannier/bundle/content"
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
@@ -120,7 +121,7 @@ func (s *session) printPreflight(r preflight.Report) error {
 		verdict = "NOT READY"
 	}
 	return s.console.print("%s%s: %d passed, %s, %d failed, %d skipped.\n", trusted(checksText(r.Checks)), verdict,
-		count[preflight.Pass], plural(count[preflight.Warn], "warning", "warnings"), count[preflight.Fail], count[preflight.Skip])
+		count[preflight.Pass], content.Plural(count[preflight.Warn], "warning", "warnings"), count[preflight.Fail], count[preflight.Skip])
 }
 
 // places is what the arguments of preflight name.

@@ -180,29 +180,29 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 	}
 
 	rows := [][]string{
-		{"pushed", fmt.Sprintf("%s, %s", plural(r.Pushed.Blobs, "blob", "blobs"), content.SizeText(r.Pushed.Bytes)), "read, verified and pushed"},
+		{"pushed", fmt.Sprintf("%s, %s", content.Plural(r.Pushed.Blobs, "blob", "blobs"), content.SizeText(r.Pushed.Bytes)), "read, verified and pushed"},
 	}
 	if !opts.MissingOnly || r.Present.Blobs > 0 {
-		row := []string{"there already", fmt.Sprintf("%s, %s", plural(r.Present.Blobs, "blob", "blobs"), content.SizeText(r.Present.Bytes))}
+		row := []string{"there already", fmt.Sprintf("%s, %s", content.Plural(r.Present.Blobs, "blob", "blobs"), content.SizeText(r.Present.Bytes))}
 		if r.Present.Blobs > 0 {
 			row = append(row, presentText(opts.CheckAll))
 		}
 		rows = append(rows, row)
 	}
 	if r.Mounted.Blobs > 0 {
-		rows = append(rows, []string{"mounted", fmt.Sprintf("%s, %s", plural(r.Mounted.Blobs, "blob", "blobs"), content.SizeText(r.Mounted.Bytes)), "not read: the registry took them over from a repository of its own"})
+		rows = append(rows, []string{"mounted", fmt.Sprintf("%s, %s", content.Plural(r.Mounted.Blobs, "blob", "blobs"), content.SizeText(r.Mounted.Bytes)), "not read: the registry took them over from a repository of its own"})
 	}
 	if opts.MissingOnly || r.Skipped.Blobs > 0 {
-		rows = append(rows, []string{"skipped", fmt.Sprintf("%s, %s", plural(r.Skipped.Blobs, "blob", "blobs"), content.SizeText(r.Skipped.Bytes)), "not read: the registry has them"})
+		rows = append(rows, []string{"skipped", fmt.Sprintf("%s, %s", content.Plural(r.Skipped.Blobs, "blob", "blobs"), content.SizeText(r.Skipped.Bytes)), "not read: the registry has them"})
 	}
 	if r.Presumed.Blobs > 0 {
-		rows = append(rows, []string{"presumed", fmt.Sprintf("%s, %s", plural(r.Presumed.Blobs, "blob", "blobs"), content.SizeText(r.Presumed.Bytes)), "on no drive; the registry was asked for each, and has it"})
+		rows = append(rows, []string{"presumed", fmt.Sprintf("%s, %s", content.Plural(r.Presumed.Blobs, "blob", "blobs"), content.SizeText(r.Presumed.Bytes)), "on no drive; the registry was asked for each, and has it"})
 	}
 	if r.Documents.Blobs > 0 {
-		rows = append(rows, []string{"documents", fmt.Sprintf("%s, %s", plural(r.Documents.Blobs, "blob", "blobs"), content.SizeText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
+		rows = append(rows, []string{"documents", fmt.Sprintf("%s, %s", content.Plural(r.Documents.Blobs, "blob", "blobs"), content.SizeText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
 	}
 	if len(r.Refused) > 0 {
-		rows = append(rows, []string{"REFUSED", plural(len(r.Refused), "blob or image", "blobs or images"), "listed below"})
+		rows = append(rows, []string{"REFUSED", content.Plural(len(r.Refused), "blob or image", "blobs or images"), "listed below"})
 	}
 	for _, contact := range r.Contacts {
 		via := "direct"

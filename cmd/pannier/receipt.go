@@ -113,7 +113,7 @@ func (s *session) writeReceipt(ctx context.Context, f *unpackFlags, p *pushing, 
 
 func (s *session) sayReceipt(name string, r *custody.Receipt, size int) {
 	t := r.Totals()
-	s.console.prose("%s (%s) names %d blobs and manifests, %s, that the registry holds. On the internet side: %s", name, content.SizeText(int64(size)), t.Blobs, content.SizeText(t.Bytes),
+	s.console.prose("%s (%s) names %s, %s, that the registry holds. On the internet side: %s", name, content.SizeText(int64(size)), content.Plural(t.Blobs, "blob or manifest", "blobs and manifests"), content.SizeText(t.Bytes),
 		commandLine("pannier", "pack", "RELEASE", "MEDIA", "--have", filepath.Base(name)))
 }
 
@@ -313,14 +313,14 @@ func (s *session) sayInventory(r *custody.Receipt, result *apply.InventoryResult
 		for _, b := range h.Blobs {
 			bytes += b.Size
 		}
-		s.console.say("%s holds %d blobs + %d manifests, %s", h.Repository, len(h.Blobs), len(h.Manifests), content.SizeText(bytes))
+		s.console.say("%s holds %s + %s, %s", h.Repository, content.Plural(len(h.Blobs), "blob", "blobs"), content.Plural(len(h.Manifests), "manifest", "manifests"), content.SizeText(bytes))
 	}
 	if result.Missing > 0 {
-		s.console.warn("%s named there and not there", plural(result.Missing, "blob or manifest is", "blobs or manifests are"))
+		s.console.warn("%s named there and not there", content.Plural(result.Missing, "blob or manifest is", "blobs or manifests are"))
 	}
 	if result.Tags == 0 {
 		s.console.warn("there is no tag in %s: is that its name?", r.Registry)
 		return
 	}
-	s.console.prose("This is what %s to; what no tag leads to is not known.", plural(result.Tags, "tag leads", "tags lead"))
+	s.console.prose("This is what %s to; what no tag leads to is not known.", content.Plural(result.Tags, "tag leads", "tags lead"))
 }

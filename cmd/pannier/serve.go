@@ -215,7 +215,7 @@ func (s *session) sayServed(r *apply.ServeResult, scheme, addr string) {
 	for _, refused := range r.Refused {
 		c.warn("not served: %s: %v", content.Few(refused.Images), refused.Err)
 	}
-	c.say("%s in: %s", plural(r.Images, "image", "images"), strings.Join(r.Repositories, ", "))
+	c.say("%s in: %s", content.Plural(r.Images, "image", "images"), strings.Join(r.Repositories, ", "))
 	c.say("serving at %s://%s until Ctrl-C", scheme, addr)
 	_ = c.print("%s\n", addr) // nobody may be listening
 }

@@ -11,6 +11,7 @@ import (
 	"pannier/apply"
 	"pannier/apply/cluster"
 	"pannier/apply/preflight"
+	"pannier/bundle/content"
 	"pannier/bundle/release"
 )
 
@@ -75,7 +76,7 @@ func (s *session) ask(ctx context.Context, opts apply.UpgradeOptions) (*cluster.
 	}
 	opts.Asking = func(r *cluster.UpgradeResult) {
 		s.progress.close() // what follows are the cluster's events, a line each
-		s.console.say("%d checks passed, %s, %d do not apply, none failed", count[preflight.Pass], plural(count[preflight.Warn], "warning", "warnings"), count[preflight.Skip])
+		s.console.say("%d checks passed, %s, %d do not apply, none failed", count[preflight.Pass], content.Plural(count[preflight.Warn], "warning", "warnings"), count[preflight.Skip])
 		if !opts.DryRun {
 			s.console.say("Asking %s for %s, which runs %s:\n  %s", opts.Cluster.Server(), r.To, r.From, r.Image)
 		}

@@ -210,7 +210,7 @@ func vouched(r *verify.Report) string {
 		text = ". There is no release on it."
 	}
 	if p := r.Presumes; p != nil {
-		text += fmt.Sprintf(" It is not all that its images need: %d blobs, %s, are presumed at %s, and unpack proves first that they are there.", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))
+		text += fmt.Sprintf(" It is not all that its images need: %s, %s, presumed at %s, and unpack proves first what is there.", content.Plural(p.Blobs, "blob", "blobs"), content.SizeText(p.Bytes), strings.Join(p.At, ", "))
 	}
 	if r.Additional > 0 {
 		text += fmt.Sprintf(" No signature is checked for additional images, of which there are %d.", r.Additional)
@@ -226,10 +226,7 @@ func countText(findings []verify.Finding) string {
 			repaired++
 		}
 	}
-	text := fmt.Sprintf("%d findings", len(findings)-repaired)
-	if len(findings)-repaired == 1 {
-		text = "1 finding"
-	}
+	text := content.Plural(len(findings)-repaired, "finding", "findings")
 	if repaired > 0 {
 		text += fmt.Sprintf(", and %d repaired", repaired)
 	}

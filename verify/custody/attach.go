@@ -258,7 +258,7 @@ func (s *State) vouch(trusted *Signers, now time.Time) {
 		s.Vouched = fmt.Sprintf("the key %s signed it, and nobody vouches for that key (--trusted-signers FILE says whose it is)", last.Signer.Fingerprint)
 	}
 	if unsigned > 0 {
-		s.Vouched += fmt.Sprintf(", but for the last %d lines", unsigned)
+		s.Vouched += ", but for the last " + content.Plural(unsigned, "line", "lines")
 	}
 	s.Trusted = ok && unsigned == 0 && len(s.Log.Problems) == 0
 }

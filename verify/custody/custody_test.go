@@ -181,7 +181,7 @@ func TestSigned(t *testing.T) {
 			}
 			// What comes after the signature is nobody's word.
 			record(t, dir, nil, custody.Repaired)
-			if s := look(t, dir, signers(t, "officer "+c.line)); s.Trusted || !strings.Contains(s.Vouched, "but for the last 1 lines") {
+			if s := look(t, dir, signers(t, "officer "+c.line)); s.Trusted || !strings.Contains(s.Vouched, "but for the last 1 line") {
 				t.Errorf("an unsigned line at the end: %+v", s)
 			}
 			raw, _ := os.ReadFile(logFile(dir))

@@ -17,6 +17,7 @@ var reportTemplate string
 
 var reportHTML = template.Must(template.New("report").Funcs(template.FuncMap{
 	"bytes":   content.SizeText,
+	"plural":  content.Plural,
 	"seconds": func(s float64) string { return fmt.Sprintf("%.1f", s) },
 	"clock":   func(t time.Time) string { return t.UTC().Format(time.DateTime) },
 	"day":     func(t time.Time) string { return t.UTC().Format(time.DateOnly) },
@@ -128,7 +129,7 @@ func (r *Report) counts() (open, repaired string) {
 		open = fmt.Sprintf("%d findings; the appendix lists them.", left)
 	}
 	if n > 0 {
-		repaired = fmt.Sprintf("%d were repaired in this run.", n)
+		repaired = content.Plural(n, "was", "were") + " repaired in this run."
 	}
 	return open, repaired
 }

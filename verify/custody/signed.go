@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"pannier/bundle/content"
 )
 
 // SignedEntries are the entries of a log that one key signed directly, or none did. A signature
@@ -18,10 +20,7 @@ type SignedEntries struct {
 
 // String says it in words: "3 entries (packed, sealed, attached) signed by officer@example.com".
 func (s SignedEntries) String() string {
-	entries := fmt.Sprintf("%d entries", s.Entries)
-	if s.Entries == 1 {
-		entries = "1 entry"
-	}
+	entries := content.Plural(s.Entries, "entry", "entries")
 	by := "signed by nobody"
 	switch {
 	case s.Name != "":

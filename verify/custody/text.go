@@ -62,7 +62,7 @@ func (t *textReport) answers() {
 	t.head("WHAT CROSSED")
 	for _, d := range r.Drives {
 		for _, rel := range d.Releases {
-			t.say("OpenShift %s, %d images, %s\n  %s", rel.Release, rel.Images, content.SizeText(rel.Bytes), rel.Digest)
+			t.say("OpenShift %s, %s, %s\n  %s", rel.Release, content.Plural(rel.Images, "image", "images"), content.SizeText(rel.Bytes), rel.Digest)
 		}
 		for _, a := range d.Additional {
 			t.say("image %s\n  %s", a.Reference, a.Digest)
@@ -137,7 +137,7 @@ func signedBy(status, key, fingerprint string) string {
 // beside are what is on a drive beside blobs.
 func (t *textReport) beside(d DriveReport) {
 	if p := d.Presumed; p != nil {
-		t.say("NOT ON THE DRIVE, although its images need it: %d blobs, %s, presumed at %s; unpack proves that first", p.Blobs, content.SizeText(p.Bytes), strings.Join(p.At, ", "))
+		t.say("NOT ON THE DRIVE, although its images need it: %s, %s, presumed at %s; unpack proves that first", content.Plural(p.Blobs, "blob", "blobs"), content.SizeText(p.Bytes), strings.Join(p.At, ", "))
 	}
 	for _, tool := range d.Tools {
 		note := "before it is run, compare its SHA-256 with what the sender says another way"
@@ -247,7 +247,7 @@ func (t *textReport) delivery() {
 		{"documents", d.Documents, false, "read and verified, they stay on the drive"},
 	} {
 		if row.always || row.totals.Blobs > 0 {
-			t.table([]string{row.what, fmt.Sprintf("%d blobs, %s: %s", row.totals.Blobs, content.SizeText(row.totals.Bytes), row.more)})
+			t.table([]string{row.what, fmt.Sprintf("%s, %s: %s", content.Plural(row.totals.Blobs, "blob", "blobs"), content.SizeText(row.totals.Bytes), row.more)})
 		}
 	}
 	t.table([]string{"refused", fmt.Sprint(d.Refused)},
