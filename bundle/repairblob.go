@@ -207,8 +207,12 @@ func (h *healer) one(ctx context.Context, desc ocispec.Descriptor) error {
 			said = append(said, err)
 		}
 	}
-	if len(said) == 0 {
-		said = append(said, errors.New("nobody was asked that has it"))
+	if len(said) == 0 { // so no other source was named
+		why := parity.ErrNotCovered
+		if h.covered(desc) {
+			why = parity.ErrLost
+		}
+		said = append(said, fmt.Errorf("%w, and no other source was named", why))
 	}
 	if !began {
 		if err := l.RemovePartial(desc.Digest); err != nil {

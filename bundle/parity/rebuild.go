@@ -103,11 +103,11 @@ func (s *Set) mend(ctx context.Context, desc ocispec.Descriptor, put func(d Dama
 		return d, err
 	}
 	if len(d.Slices) == 0 && desc.Size > 0 {
-		return d, fmt.Errorf("blob %s: %w: no slice of it is found wrong", desc.Digest, ErrLost)
+		return d, fmt.Errorf("%w: no slice of the blob is found wrong", ErrLost)
 	}
 	lost, err := s.Restore(ctx, []Damage{d}, func(_ ocispec.Descriptor, slice int64, data []byte) error { return put(d, slice, data) })
 	if err == nil && len(lost) > 0 {
-		err = fmt.Errorf("blob %s: %w: %d bytes of it", desc.Digest, ErrLost, lost[0].Bytes())
+		err = fmt.Errorf("%w: %d bytes of the blob", ErrLost, lost[0].Bytes())
 	}
 	return d, err
 }
