@@ -214,7 +214,23 @@ var ofRelease = regexp.MustCompile(`^([0-9]+\.[0-9]+\.[0-9][^/:@]*-(?:x86_64|aar
 // setAside takes out of base what no seal can cover as it is, and tells of it. It stays on the
 // drive like what a pack has left that was given up, and packing the same again uses it.
 func (p *packer) setAside(ctx context.Context, failed map[digest.Digest]error) error {
-	why := map[string]error{} // by tag, of images and releases
+	why, err := p.notWhole(ctx, failed)
+	if err != nil {
+		return err
+	}
+	aside := p.alongWith(why)
+	for _, tag := range slices.Sorted(maps.Keys(why)) {
+		p.warn("%s, which the drive holds, is not whole and is left out of the seal (%v): name it in a pack to have it whole again; what is sound of it stays until then, and audit --repair --drop-unfinished removes it", tag, why[tag])
+	}
+	if len(aside) > 0 || p.patch != nil {
+		p.base, p.aside = p.base.split(aside)
+	}
+	return nil
+}
+
+// notWhole says by tag which images and releases of the base are not whole, and why.
+func (p *packer) notWhole(ctx context.Context, failed map[digest.Digest]error) (map[string]error, error) {
+	why := map[string]error{}
 	for _, b := range p.base.Broken() {
 		err := b.Err
 		if failed[b.Descriptor.Digest] != nil {
@@ -238,12 +254,19 @@ func (p *packer) setAside(ctx context.Context, failed map[digest.Digest]error) e
 			wrong = p.base.CheckPayload(ctx, repo, rel.Tag)
 		}
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return nil, ctx.Err()
 		}
 		if len(wrong) > 0 && !Unread(wrong) && why[rel.Tag] == nil {
 			why[rel.Tag] = wrong[0]
 		}
 	}
+	return why, nil
+}
+
+// alongWith lists the images that cannot stay for one of the reasons: those, what belongs to
+// a release that is not whole, and what was captured with one that is gone. In why stays one
+// reason for all that belongs together.
+func (p *packer) alongWith(why map[string]error) map[string]bool {
 	aside := map[string]bool{}
 	for _, img := range p.base.Images {
 		if m := ofRelease.FindStringSubmatch(img.Tag); m != nil && img.Kind == store.KindAdditional && !p.planned(img.Tag) {
@@ -276,13 +299,7 @@ func (p *packer) setAside(ctx context.Context, failed map[digest.Digest]error) e
 			}
 		}
 	}
-	for _, tag := range slices.Sorted(maps.Keys(why)) {
-		p.warn("%s, which the drive holds, is not whole and is left out of the seal (%v): name it in a pack to have it whole again; what is sound of it stays until then, and audit --repair --drop-unfinished removes it", tag, why[tag])
-	}
-	if len(aside) > 0 || p.patch != nil {
-		p.base, p.aside = p.base.split(aside)
-	}
-	return nil
+	return aside
 }
 
 // split returns contents without the images whose tags are given, and with nothing but these.

@@ -30,12 +30,6 @@ func (p *packer) snapshotTo(w io.Writer) error {
 // everything that they name is durable by now, and each is durable before the next. Until the
 // new seal stands, the old one's layout copy and index are left alone.
 func (p *packer) publish(ctx context.Context) (*Seal, error) {
-	idx := p.layoutIndex()
-	rawIndex, err := json.MarshalIndent(idx, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	rawIndex = append(rawIndex, '\n')
 	if err := p.settle(); err != nil {
 		return nil, err
 	}
@@ -45,10 +39,11 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.writeTools(ctx); err != nil {
 		return nil, err
 	}
-	g := p.written + 1
+	var err error
 	if p.cover, err = p.planCover(ctx); err != nil { // now that it is known what nothing needs
 		return nil, err
 	}
+	idx, g := p.layoutIndex(), p.written+1
 	rb, files, err := p.readBack(ctx, g, ID(idx))
 	if err != nil {
 		return nil, err
@@ -59,26 +54,7 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	}
 	p.opts.Progress(Event{Phase: PhaseFlush})
 
-	if err := p.layout.WriteFile(layoutName(g), rawIndex); err != nil {
-		return nil, err
-	}
-	if err := p.markSealed(g); err != nil {
-		return nil, err
-	}
-	if err := p.writeSnapshot(); err != nil {
-		return nil, err
-	}
-	if err := p.layout.ReplaceFile(fileIndexJSON, rawIndex); err != nil {
-		return nil, err
-	}
-	if err := p.writeObjects(); err != nil {
-		return nil, err
-	}
-	start := p.start
-	if start == "" {
-		start = startHere(ID(idx), idx, p.allReleases(), p.opts.Destination, toolsIn(p.clients))
-	}
-	if err := p.layout.ReplaceFile(fileStart, []byte(start)); err != nil {
+	if err := p.writeNames(g, idx); err != nil {
 		return nil, err
 	}
 	if p.cover.any() {
@@ -92,26 +68,61 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := seal.encode()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.layout.Flush(ctx); err != nil {
-		return nil, err
-	}
-	if err := p.checkWritten(ctx, seal); err != nil {
-		return nil, err
-	}
-	if p.cover.any() {
-		if err := p.layout.WriteFile(CopyName(g, sealName(g)), raw); err != nil {
-			return nil, err
-		}
-	}
-	p.sealing = g
-	if err := p.layout.WriteFile(sealName(g), raw); err != nil {
+	if err := p.writeSeal(ctx, g, seal); err != nil {
 		return nil, err
 	}
 	return seal, p.cleanUp(g)
+}
+
+// writeNames writes the small files that name what is on the drive, and that the seal covers.
+func (p *packer) writeNames(g uint64, idx *ocispec.Index) error {
+	raw, err := json.MarshalIndent(idx, "", "  ")
+	if err != nil {
+		return err
+	}
+	raw = append(raw, '\n')
+	if err := p.layout.WriteFile(layoutName(g), raw); err != nil {
+		return err
+	}
+	if err := p.markSealed(g); err != nil {
+		return err
+	}
+	if err := p.writeSnapshot(); err != nil {
+		return err
+	}
+	if err := p.layout.ReplaceFile(fileIndexJSON, raw); err != nil {
+		return err
+	}
+	if err := p.writeObjects(); err != nil {
+		return err
+	}
+	start := p.start
+	if start == "" {
+		start = startHere(ID(idx), idx, p.allReleases(), p.opts.Destination, toolsIn(p.clients))
+	}
+	return p.layout.ReplaceFile(fileStart, []byte(start))
+}
+
+// writeSeal seals what is flushed and has been read back; from its last call on the new
+// generation counts.
+func (p *packer) writeSeal(ctx context.Context, g uint64, seal *Seal) error {
+	raw, err := seal.encode()
+	if err != nil {
+		return err
+	}
+	if err := p.layout.Flush(ctx); err != nil {
+		return err
+	}
+	if err := p.checkWritten(ctx, seal); err != nil {
+		return err
+	}
+	if p.cover.any() {
+		if err := p.layout.WriteFile(CopyName(g, sealName(g)), raw); err != nil {
+			return err
+		}
+	}
+	p.sealing = g
+	return p.layout.WriteFile(sealName(g), raw)
 }
 
 // layoutIndex is index.json as it will be: the entries that the seal covers and this run

@@ -17,65 +17,26 @@ import (
 // index must say. Manifests that cannot be read are listed by [Contents.Broken].
 func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Index) (*Contents, error) {
 	c := &Contents{Records: map[digest.Digest]store.Record{}, Presumed: map[digest.Digest]store.Record{}, documents: map[string][]byte{}}
-	known := map[string]store.Image{}
+	known := map[string]store.Image{} // by tag, as the documents of the releases have them
 	for _, d := range idx.Manifests {
-		if d.ArtifactType == ArtifactSupplement && d.Annotations[ocispec.AnnotationRefName] == "" {
-			if err := c.readSupplement(ctx, f, d); err != nil {
-				return nil, err
-			}
+		var err error
+		switch {
+		case d.ArtifactType == ArtifactRelease:
+			err = c.readRelease(ctx, f, d, known)
+		case d.ArtifactType == ArtifactSupplement && d.Annotations[ocispec.AnnotationRefName] == "":
+			err = c.readSupplement(ctx, f, d)
 		}
-		if d.ArtifactType != ArtifactRelease {
-			continue
-		}
-		rel, images, docs, err := readDocuments(ctx, f, d)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
-			c.broken = append(c.broken, BrokenManifest{Descriptor: d, Err: err})
-			c.record(d, "", d.Digest.String())
-			continue
-		}
-		tag := documentsTag(rel.Tag)
-		c.Releases = append(c.Releases, rel)
-		c.Images = append(c.Images, store.Image{Tag: tag, Kind: store.KindDocuments, Release: rel.Tag, Descriptor: plain(d)})
-		for name, data := range docs {
-			c.documents[rel.Tag+"/"+name] = data
-		}
-		for _, img := range images {
-			known[img.Tag] = img.Image
-		}
-		if c.Images[len(c.Images)-1].Bytes, err = c.walk(ctx, f, d, "", tag); err != nil {
-			return nil, err
-		}
-	}
-	for _, d := range idx.Manifests {
-		tag := d.Annotations[ocispec.AnnotationRefName]
-		if tag == "" {
-			continue
-		}
-		img, ok := known[tag]
-		if !ok || img.Descriptor.Digest != d.Digest {
-			img = store.Image{Tag: tag, Kind: store.KindAdditional, Reference: tag}
-		}
-		img.Tag, img.Descriptor = tag, plain(d)
-		source := ""
-		if ref, err := release.ParseImageReference(img.Reference); err == nil {
-			source = ref.Repository
-		}
-		before := len(c.broken)
-		bytes, err := c.walk(ctx, f, d, source, tag)
 		if err != nil {
 			return nil, err
 		}
-		if img.Bytes == 0 && len(c.broken) == before {
-			img.Bytes = bytes
-		}
-		c.Images = append(c.Images, img)
 	}
 	var presumed *presumedDocument
 	for _, d := range idx.Manifests {
-		if d.ArtifactType == ArtifactPresumes && d.Annotations[ocispec.AnnotationRefName] == "" {
+		if d.Annotations[ocispec.AnnotationRefName] != "" {
+			if err := c.readImage(ctx, f, d, known); err != nil {
+				return nil, err
+			}
+		} else if d.ArtifactType == ArtifactPresumes {
 			doc, err := c.readPresumed(ctx, f, d)
 			if err != nil {
 				return nil, err
@@ -96,6 +57,56 @@ func ContentsFromLayout(ctx context.Context, f content.Fetcher, idx *ocispec.Ind
 	slices.SortFunc(c.Images, func(a, b store.Image) int { return strings.Compare(a.Tag, b.Tag) })
 	slices.SortFunc(c.Releases, func(a, b store.Release) int { return strings.Compare(a.Tag, b.Tag) })
 	return c, nil
+}
+
+// readRelease adds a release and its documents, which name its images: known.
+func (c *Contents) readRelease(ctx context.Context, f content.Fetcher, d ocispec.Descriptor, known map[string]store.Image) error {
+	rel, images, docs, err := readDocuments(ctx, f, d)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.broken = append(c.broken, BrokenManifest{Descriptor: d, Err: err})
+		c.record(d, "", d.Digest.String())
+		return nil
+	}
+	for name, data := range docs {
+		c.documents[rel.Tag+"/"+name] = data
+	}
+	for _, img := range images {
+		known[img.Tag] = img.Image
+	}
+	own := store.Image{Tag: documentsTag(rel.Tag), Kind: store.KindDocuments, Release: rel.Tag, Descriptor: plain(d)}
+	if own.Bytes, err = c.walk(ctx, f, d, "", own.Tag); err != nil {
+		return err
+	}
+	c.Releases = append(c.Releases, rel)
+	c.Images = append(c.Images, own)
+	return nil
+}
+
+// readImage adds what a tag leads to. An image that no release knows was added by the user.
+func (c *Contents) readImage(ctx context.Context, f content.Fetcher, d ocispec.Descriptor, known map[string]store.Image) error {
+	tag := d.Annotations[ocispec.AnnotationRefName]
+	img, ok := known[tag]
+	if !ok || img.Descriptor.Digest != d.Digest {
+		img = store.Image{Kind: store.KindAdditional, Reference: tag}
+	}
+	img.Tag, img.Descriptor = tag, plain(d)
+	source := ""
+	if ref, err := release.ParseImageReference(img.Reference); err == nil {
+		source = ref.Repository
+	}
+	before := len(c.broken)
+	bytes, err := c.walk(ctx, f, d, source, tag)
+	if err != nil {
+		return err
+	}
+	if img.Bytes == 0 && len(c.broken) == before {
+		img.Bytes = bytes
+	}
+	c.Images = append(c.Images, img)
+	return nil
 }
 
 // plain is a descriptor as the index keeps it: what identifies content and nothing else.

@@ -94,20 +94,20 @@ func inspectionDocument(in *verify.Inspection) *verify.Inspection {
 }
 
 func (s *session) printInspection(media string, in *verify.Inspection, images bool) error {
-	c := s.console
+	var err error
+	say := func(format string, args ...any) {
+		if err == nil {
+			err = s.console.print(format, args...)
+		}
+	}
 	for _, rel := range in.Releases {
-		if err := c.print("OpenShift %s for %s\n%s\n", rel.Version, rel.Arch, trusted(table(releaseRows(rel, in.Directory)))); err != nil {
-			return err
-		}
-		if !images {
-			continue
-		}
-		var rows [][]string
-		for _, img := range rel.Images {
-			rows = append(rows, []string{"  " + img.Name, img.Digest, content.SizeText(img.Bytes)})
-		}
-		if err := c.print("%s\n", trusted(table(rows))); err != nil {
-			return err
+		say("OpenShift %s for %s\n%s\n", rel.Version, rel.Arch, trusted(table(releaseRows(rel, in.Directory))))
+		if images {
+			var rows [][]string
+			for _, img := range rel.Images {
+				rows = append(rows, []string{"  " + img.Name, img.Digest, content.SizeText(img.Bytes)})
+			}
+			say("%s\n", trusted(table(rows)))
 		}
 	}
 	if len(in.AdditionalImages) > 0 {
@@ -115,14 +115,10 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 		for _, img := range in.AdditionalImages {
 			rows = append(rows, []string{img.Reference, img.Digest})
 		}
-		if err := c.print("Additional images\n%s\n", trusted(table(rows))); err != nil {
-			return err
-		}
+		say("Additional images\n%s\n", trusted(table(rows)))
 	}
 	for _, t := range in.Tools {
-		if err := c.print("the program pannier for %s, its SHA-256 to be compared with what the sender says another way\n  %s\n  %s\n", t.Platform, t.Path, t.Digest.Encoded()); err != nil {
-			return err
-		}
+		say("the program pannier for %s, its SHA-256 to be compared with what the sender says another way\n  %s\n  %s\n", t.Platform, t.Path, t.Digest.Encoded())
 	}
 	if in.Custody == nil { // of a folder that oc wrote
 		in.Custody = &custody.State{}
@@ -132,44 +128,28 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 		if !f.Whole {
 			state = "  NOT AS IT WAS ATTACHED"
 		}
-		if err := c.print("attached, as claimed by the sender: %s\n  %s%s\n", f.As, f.Path, state); err != nil {
-			return err
-		}
+		say("attached, as claimed by the sender: %s\n  %s%s\n", f.As, f.Path, state)
 	}
 	for _, p := range in.Custody.Problems {
-		if err := c.print("note: custody log: %s\n", p); err != nil {
-			return err
-		}
+		say("note: custody log: %s\n", p)
 	}
 	if in.Supplement {
-		if err := c.print("This is a supplement: it holds pieces that another drive has lost, and no release.\n"); err != nil {
-			return err
-		}
+		say("This is a supplement: it holds pieces that another drive has lost, and no release.\n")
 	}
 	for _, n := range in.Notes {
-		if err := c.print("note: %s\n", n); err != nil {
-			return err
-		}
+		say("note: %s\n", n)
 	}
-	state := "sealed: packing finished"
-	if in.Directory {
-		state = "written by oc adm release mirror, which seals nothing: pannier audit reads all of it"
-	} else if !in.Sealed && in.Generation > 0 {
-		var sealed []string
-		for _, rel := range in.Releases {
-			sealed = append(sealed, release.Tag(rel.Version, rel.Arch))
-		}
-		state = strings.Join(sealed, ", ") + " sealed and usable; a later pack did not finish: the same pack command continues it, pannier audit --repair --drop-unfinished MEDIA gives it up"
-	} else if in.SealLost {
-		state = "NOT SEALED: the seal is lost, and what it covered is known; pannier audit --repair MEDIA puts it back"
-	} else if !in.Sealed {
-		state = "NOT SEALED: run the same pack command again on the internet side to finish"
-	}
+	say("%s\n%s\n", media, trusted(table(driveRows(in))))
+	return err
+}
+
+// driveRows tells of the drive as a whole.
+func driveRows(in *verify.Inspection) [][]string {
 	blobs := fmt.Sprintf("%d, %s", in.Blobs.Count, content.SizeText(in.Blobs.Bytes))
 	if in.Blobs.Partial > 0 {
 		blobs += fmt.Sprintf(", %d partial", in.Blobs.Partial)
 	}
-	rows := [][]string{{"blobs", blobs}, {"state", state}}
+	rows := [][]string{{"blobs", blobs}, {"state", sealText(in)}}
 	if p := in.Presumes; p != nil {
 		rows = append(rows, []string{"presumes", fmt.Sprintf("%s, %s, at %s; they are not on the drive", content.Plural(p.Blobs, "blob", "blobs"), content.SizeText(p.Bytes), strings.Join(p.At, ", "))})
 	}
@@ -179,7 +159,26 @@ func (s *session) printInspection(media string, in *verify.Inspection, images bo
 	if in.Custody.Lines > 0 {
 		rows = append(rows, []string{"custody log", fmt.Sprintf("%s; %s", content.Plural(in.Custody.Lines, "line", "lines"), in.Custody.Vouched)})
 	}
-	return c.print("%s\n%s\n", media, trusted(table(rows)))
+	return rows
+}
+
+// sealText says whether packing finished, and what to do if it did not.
+func sealText(in *verify.Inspection) string {
+	switch {
+	case in.Directory:
+		return "written by oc adm release mirror, which seals nothing: pannier audit reads all of it"
+	case !in.Sealed && in.Generation > 0:
+		var sealed []string
+		for _, rel := range in.Releases {
+			sealed = append(sealed, release.Tag(rel.Version, rel.Arch))
+		}
+		return strings.Join(sealed, ", ") + " sealed and usable; a later pack did not finish: the same pack command continues it, pannier audit --repair --drop-unfinished MEDIA gives it up"
+	case in.SealLost:
+		return "NOT SEALED: the seal is lost, and what it covered is known; pannier audit --repair MEDIA puts it back"
+	case !in.Sealed:
+		return "NOT SEALED: run the same pack command again on the internet side to finish"
+	}
+	return "sealed: packing finished"
 }
 
 func releaseRows(rel verify.InspectedRelease, directory bool) [][]string {
