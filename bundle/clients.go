@@ -292,10 +292,10 @@ func (p *packer) removeClients(dir string) error {
 	return nil
 }
 
-// readClients reads the clients of this run back and compares them.
+// readClients reads the clients and tools of this run back, past the cache, and compares them.
 func (p *packer) readClients(ctx context.Context) error {
 	for _, name := range p.fresh {
-		f, err := p.layout.OpenFile(name)
+		f, err := p.layout.OpenMedium(name)
 		if err != nil {
 			return err
 		}

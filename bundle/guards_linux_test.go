@@ -40,8 +40,9 @@ type cachedFile struct {
 
 func (f cachedFile) Fd() uintptr { return f.other.Fd() }
 
-// A drive with bad cells is found because what was written is read past the page cache; where
-// the cache is not dropped the same drive is sealed, which is what the guard is for.
+// A drive with bad cells is found because what was written, blobs and small files, is read past
+// the page cache; where the cache is not dropped the same drive is sealed, which is what the
+// guard is for.
 func TestReadBackPassesTheCache(t *testing.T) {
 	r := trip.Make(t, sample.Options{Components: 3, LayerSize: 64 << 10})
 	o := trip.NewOrigin(t, r)
@@ -50,16 +51,24 @@ func TestReadBackPassesTheCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
+	const blobs, start, index, slices, copies = "partial/", "START-HERE.txt", "pannier/index-", "parity/2/", "parity/copies-"
 	for _, arm := range []struct {
 		guarded bool
-		share   parity.Share // by which of two ways it is read back
-	}{{true, 0}, {false, 0}, {true, 500}, {false, 500}} {
+		share   parity.Share // by which of two ways blobs are read back
+		where   string
+		off     int64
+	}{
+		{true, 0, blobs, 20 << 10}, {false, 0, blobs, 20 << 10}, {true, 500, blobs, 20 << 10}, {false, 500, blobs, 20 << 10},
+		{true, 0, start, 0}, {false, 0, start, 0}, {true, 0, index, 4 << 10}, {false, 0, index, 4 << 10},
+		{true, 500, slices, 8 << 10}, {false, 500, slices, 8 << 10},
+		{true, 500, copies, 0}, // no cache of FUSE has them: nobody read them since
+	} {
 		guarded := arm.guarded
 		d := baddrive.New(t, baddrive.Options{})
 		opts := o.Options(filepath.Join(d.Plug(), "drive"), r.Reference())
 		opts.Parity = arm.share
 		d.Set(func(o *baddrive.Options) {
-			o.Rot = func(path string, off int64) bool { return strings.Contains(path, "partial/") && off == 20<<10 }
+			o.Rot = func(path string, off int64) bool { return strings.Contains(path, arm.where) && off == arm.off }
 		})
 		if !guarded {
 			opts.FS = func(dir string) (layout.FS, error) {
@@ -70,15 +79,15 @@ func TestReadBackPassesTheCache(t *testing.T) {
 		res, err := bundle.Pack(t.Context(), opts)
 		switch {
 		case guarded && (!errors.Is(err, content.ErrDigest) || res.Sealed):
-			t.Errorf("sealed %v: %v", res.Sealed, err)
+			t.Errorf("%s: sealed %v: %v", arm.where, res.Sealed, err)
 		case !guarded && (err != nil || !res.Sealed):
-			t.Errorf("the guard is out, and something else stood in for it: %v", err)
+			t.Errorf("%s: the guard is out, and something else stood in for it: %v", arm.where, err)
 		}
 		d.Pull()
 		d.Plug()
 		if !guarded {
 			if a := trip.Audit(t, opts.Media); a.Status != verify.StatusDamaged {
-				t.Errorf("the drive is not bad at all: %s", a.Status)
+				t.Errorf("%s: the drive is not bad at all: %s", arm.where, a.Status)
 			}
 		}
 		d.Pull()

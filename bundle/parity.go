@@ -265,8 +265,13 @@ func Copied(g uint64, name string) bool {
 	return strings.HasPrefix(name, dirObjects+"/") && strings.HasSuffix(name, ".yaml")
 }
 
-// writeCopies copies the small files that stand by now and returns the digests of the copies.
-func (p *packer) writeCopies(g uint64) (map[string]digest.Digest, error) {
+// writeCopies copies the small files that stand by now, if there is parity at all, and returns
+// the copies.
+func (p *packer) writeCopies(g uint64) (map[string]SealedFile, error) {
+	out := map[string]SealedFile{}
+	if !p.cover.any() {
+		return out, nil
+	}
 	if err := p.layout.RemoveFolder(copiesDir(g)); err != nil {
 		return nil, err
 	}
@@ -274,7 +279,6 @@ func (p *packer) writeCopies(g uint64) (map[string]digest.Digest, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]digest.Digest{}
 	for _, name := range names {
 		if !Copied(g, name) {
 			continue
@@ -287,7 +291,7 @@ func (p *packer) writeCopies(g uint64) (map[string]digest.Digest, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[CopyName(g, name)] = f.Digest
+		out[CopyName(g, name)] = f
 	}
 	return out, nil
 }

@@ -57,18 +57,15 @@ func (p *packer) publish(ctx context.Context) (*Seal, error) {
 	if err := p.writeNames(g, idx); err != nil {
 		return nil, err
 	}
-	if p.cover.any() {
-		copies, err := p.writeCopies(g)
-		if err != nil {
-			return nil, err
-		}
-		maps.Copy(files, copies)
-	}
-	seal, err := p.newSeal(g, idx, rb, files)
+	small, err := p.writeCopies(g)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.writeSeal(ctx, g, seal); err != nil {
+	seal, err := p.newSeal(g, idx, rb, files, small)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.writeSeal(ctx, g, seal, small); err != nil {
 		return nil, err
 	}
 	return seal, p.cleanUp(g)
@@ -103,9 +100,9 @@ func (p *packer) writeNames(g uint64, idx *ocispec.Index) error {
 	return p.layout.ReplaceFile(fileStart, []byte(start))
 }
 
-// writeSeal seals what is flushed and has been read back; from its last call on the new
-// generation counts.
-func (p *packer) writeSeal(ctx context.Context, g uint64, seal *Seal) error {
+// writeSeal seals what is flushed and read back, the small files here; from its last call on
+// the new generation counts.
+func (p *packer) writeSeal(ctx context.Context, g uint64, seal *Seal, small map[string]SealedFile) error {
 	raw, err := seal.encode()
 	if err != nil {
 		return err
@@ -113,7 +110,7 @@ func (p *packer) writeSeal(ctx context.Context, g uint64, seal *Seal) error {
 	if err := p.layout.Flush(ctx); err != nil {
 		return err
 	}
-	if err := p.checkWritten(ctx, seal); err != nil {
+	if err := p.checkWritten(ctx, small); err != nil {
 		return err
 	}
 	if p.cover.any() {
@@ -254,7 +251,7 @@ func (p *packer) markSealed(g uint64) error {
 
 // newSeal writes SHA256SUMS, with the files of parity whose digests are given, and makes the
 // seal over it.
-func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[string]digest.Digest) (*Seal, error) {
+func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[string]digest.Digest, small map[string]SealedFile) (*Seal, error) {
 	seal := &Seal{
 		Format: FormatVersion, Generation: g, Bundle: ID(idx), Instance: p.instance,
 		Sealed: time.Now().UTC().Truncate(time.Second), Program: p.opts.Program,
@@ -280,15 +277,20 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[s
 		if err != nil {
 			return nil, err
 		}
-		sums[name] = f.Digest
+		small[name] = f
 		if name == fileIndexJSON || name == layoutName(g) || name == indexName(g) {
 			seal.Files[name] = f
 		}
 	}
+	for name, f := range small {
+		sums[name] = f.Digest
+	}
 	maps.Copy(sums, p.clients)
 	text := encodeSums(sums)
 	seal.Files[fileSums] = sealedFile(text)
+	small[fileSums] = seal.Files[fileSums]
 	if p.cover.any() {
+		small[CopyName(g, fileSums)] = seal.Files[fileSums]
 		if err := p.layout.WriteFile(CopyName(g, fileSums), text); err != nil {
 			return nil, err
 		}
@@ -296,15 +298,16 @@ func (p *packer) newSeal(g uint64, idx *ocispec.Index, rb ReadBack, parity map[s
 	return seal, p.layout.ReplaceFile(fileSums, text)
 }
 
-// checkWritten reads the small files back past the cache.
-func (p *packer) checkWritten(ctx context.Context, seal *Seal) error {
+// checkWritten reads the small files back past the cache, and what was written of clients and
+// tools.
+func (p *packer) checkWritten(ctx context.Context, small map[string]SealedFile) error {
 	if _, err := p.layout.DropCache(ctx); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(seal.Files)) {
+	for _, name := range slices.Sorted(maps.Keys(small)) {
 		found, err := copyFile(p.layout.OpenMedium, name, maxIndexDB, io.Discard)
 		if err == nil {
-			err = seal.Files[name].compare(found)
+			err = small[name].compare(found)
 		}
 		if err != nil {
 			return fmt.Errorf("read back: %s: %w", name, err)
