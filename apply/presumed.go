@@ -80,7 +80,7 @@ func (u *unpacker) lacks(missing []*wantedBlob, then string) error {
 			Err: fmt.Errorf("%s lacks it: %w", u.opts.Destination, bundle.ErrPresumed)})
 		lines = append(lines, fmt.Sprintf("%s (%s, for %s)", b.desc.Digest, content.SizeText(b.desc.Size), few(names)))
 	}
-	const shown = 5 // the report has all
+	const shown = 5 // the result has all
 	if more := len(lines) - shown; more > 1 {
 		lines = append(lines[:shown], fmt.Sprintf("and %d more", more))
 	}
@@ -89,7 +89,7 @@ func (u *unpacker) lacks(missing []*wantedBlob, then string) error {
 		at = append(at, s.Contents.PresumedAt()...)
 	}
 	slices.Sort(at)
-	return fmt.Errorf("%s lacks %d blobs, %s, and %s: %w (%s): %s", u.opts.Destination, len(missing), content.SizeText(bytes), then,
+	return fmt.Errorf("%s lacks %s, %s, and %s: %w (%s): %s", u.opts.Destination, content.Plural(len(missing), "blob", "blobs"), content.SizeText(bytes), then,
 		bundle.ErrPresumed, strings.Join(slices.Compact(at), ", "), strings.Join(lines, ", "))
 }
 

@@ -96,10 +96,13 @@ func (u *unpacker) prove(d digest.Digest) {
 
 // proveManifests does so for the manifests, which were read before anything was pushed.
 func (u *unpacker) proveManifests() {
+	seen := map[digest.Digest]bool{} // images share some
 	for _, img := range u.images {
 		for _, n := range img.nodes {
-			if !u.isBad(n.Descriptor.Digest) {
-				u.prove(n.Descriptor.Digest)
+			if d := n.Descriptor.Digest; !seen[d] && !u.isBad(d) {
+				seen[d] = true
+				u.prove(d)
+				u.res.Manifests++
 			}
 		}
 	}

@@ -80,6 +80,7 @@ type UnpackResult struct {
 	Presumed      bundle.Totals         // on no drive: they were presumed at the registry, which has them
 	Documents     bundle.Totals         // captured with the releases: read and verified, they stay on the drive
 	Proven        []digest.Digest       // blobs and manifests that were read and were what their digest says
+	Manifests     int                   // how many of Proven are manifests, which no total counts
 	Refused       []Refusal
 	Held          []custody.Held // what the registry said that it holds of it, asked when all was pushed (Confirm)
 	Contacts      []remote.Contact

@@ -309,7 +309,7 @@ var catalogue = []struct {
 	{[]error{bundle.ErrPresumed}, advice{
 		"P2020", "the drive presumes what is not there",
 		"the drive was packed with --have for a registry that was known to hold the rest; this is another registry or repository, or that one has lost something since (garbage collection)",
-		"\"pannier inspect MEDIA\" says what it was packed for: unpack to that, or together with an older drive that has the rest (pannier unpack MEDIA OLDER REGISTRY/REPO); else write \"pannier inventory REGISTRY/REPO\" anew and pack with --have of that, or without --have",
+		"-v lists all that is missing, and \"pannier inspect MEDIA\" says what the drive was packed for: unpack to that, or together with an older drive that has the rest (pannier unpack MEDIA OLDER REGISTRY/REPO); else write \"pannier inventory REGISTRY/REPO\" anew and pack with --have of that, or without --have",
 		"safe, nothing was changed",
 	}},
 	{[]error{bundle.ErrIncomplete}, advice{

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -242,9 +244,12 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 		return
 	}
 	rep := &e.report
-	refused, proven := map[string]bool{}, map[string]bool{}
+	refused, proven := map[string]string{}, map[string]bool{} // what the map shows of those refused
 	for _, one := range r.Refused {
-		refused[one.Digest] = true
+		refused[one.Digest] = custody.CellDamaged
+		if errors.Is(one.Err, fs.ErrNotExist) {
+			refused[one.Digest] = custody.CellMissing
+		}
 		rep.Findings = append(rep.Findings, custody.Finding{Kind: "refused", Digest: one.Digest, Images: one.Images, Detail: oneLine(one.Err)})
 	}
 	for _, d := range r.Proven {
@@ -252,8 +257,8 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 	}
 	e.cell = func(_ *verify.Inspection, blob verify.InspectedBlob) string {
 		switch {
-		case refused[blob.Digest]:
-			return custody.CellDamaged
+		case refused[blob.Digest] != "":
+			return refused[blob.Digest]
 		case proven[blob.Digest]:
 			return custody.CellProven
 		}
@@ -277,8 +282,8 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 	if len(opts.Media) == 0 {
 		from = "their registries"
 	}
-	rep.Checks = append(rep.Checks, custody.Check{What: "blobs read from " + from + " and hashed while they passed", How: "SHA-256; a bad one is never committed at the registry",
-		Result: fmt.Sprintf("%s, %s", content.Plural(read, "blob", "blobs"), content.SizeText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes))})
+	rep.Checks = append(rep.Checks, custody.Check{What: "what was read from " + from + " and hashed while it passed", How: "SHA-256; a bad blob is never committed at the registry",
+		Result: fmt.Sprintf("%s, %s, and %s", content.Plural(read, "blob", "blobs"), content.SizeText(r.Pushed.Bytes+r.Present.Bytes+r.Documents.Bytes), content.Plural(r.Manifests, "manifest", "manifests"))})
 	left := 0
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
@@ -291,15 +296,31 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 		d.Releases = append(d.Releases, one)
 	}
 	if failure != nil {
-		if len(r.Refused) > 0 {
-			rep.Verdict = custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole", Sentence: fmt.Sprintf("%s refused, and nothing that names them was pushed; the rest was.", content.Plural(len(r.Refused), "blob or image was", "blobs or images were"))}
-		}
+		rep.Verdict = refusedVerdict(r, d.Nothing(), failure)
 		return
 	}
 	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Delivered", Sentence: deliveredText(r)}
 	if len(r.Objects) > 0 && left == 0 {
 		rep.Verdict.ToDo = []string{"Apply the cluster objects, if that has not been done, then ask the cluster for the release: pannier apply, pannier upgrade."}
 	}
+}
+
+// refusedVerdict is of a run that refused something; of another failure it is empty. nothing
+// says that the registry was given nothing.
+func refusedVerdict(r *apply.UnpackResult, nothing bool, failure error) custody.Verdict {
+	n := len(r.Refused)
+	switch {
+	case n == 0:
+		return custody.Verdict{}
+	case nothing && errors.Is(failure, bundle.ErrPresumed):
+		return custody.Verdict{State: custody.StateIncomplete, Headline: "Nothing delivered",
+			Sentence: fmt.Sprintf("The registry lacks %s that the drive presumes there, so nothing was pushed.", content.Plural(n, "blob", "blobs"))}
+	case nothing:
+		return custody.Verdict{State: custody.StateBad, Headline: "Nothing delivered",
+			Sentence: content.Plural(n, "blob or image was", "blobs or images were") + " refused, and nothing was pushed."}
+	}
+	return custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole",
+		Sentence: content.Plural(n, "blob or image was", "blobs or images were") + " refused, and nothing that names them was pushed; the rest was."}
 }
 
 // deliveredText says what is at the registry now, and how it came there.

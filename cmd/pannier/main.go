@@ -40,6 +40,7 @@ type session struct {
 	drives   []string // MEDIA, once it is known: no flag writes there
 	mode     string   // how progress is shown, once that is known
 	quit     func(code int)
+	verbose  bool // -v
 	saves    bool // the command has begun to write what continuing it takes over
 	endless  bool // the command runs until it is interrupted: that is how it ends well
 	// result is what pack and unpack did, for the last event of --progress json.

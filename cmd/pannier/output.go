@@ -39,6 +39,7 @@ func (s *session) start(logs *logFlags, shown *progressFlags) error {
 
 // openLog makes the logger: to stderr, to the file that was named, to both or nowhere.
 func (s *session) openLog(logs *logFlags) error {
+	s.verbose = logs.verbose > 0
 	handler := logs.handler(s.console)
 	if err := s.offDrive("--log-file", logs.file); err != nil {
 		return err

@@ -152,6 +152,7 @@ func (s *session) pushed(ctx context.Context, p *pushing, result *apply.UnpackRe
 func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJSON bool, chain *chain, failure error) error {
 	c := s.console
 	s.warnAll(r.Warnings)
+	s.sayRefused(r)
 	if opts.DryRun {
 		switch {
 		case failure != nil:
@@ -202,7 +203,7 @@ func (s *session) printPush(opts apply.UnpackOptions, r *apply.UnpackResult, asJ
 		rows = append(rows, []string{"documents", fmt.Sprintf("%s, %s", content.Plural(r.Documents.Blobs, "blob", "blobs"), content.SizeText(r.Documents.Bytes)), "read and verified; they stay on the drive"})
 	}
 	if len(r.Refused) > 0 {
-		rows = append(rows, []string{"REFUSED", content.Plural(len(r.Refused), "blob or image", "blobs or images"), "listed below"})
+		rows = append(rows, []string{"REFUSED", content.Plural(len(r.Refused), "blob or image", "blobs or images"), s.whereRefused()})
 	}
 	for _, contact := range r.Contacts {
 		via := "direct"
@@ -230,6 +231,24 @@ func presentText(checkAll bool) string {
 		return "read and verified; the registry was asked for each"
 	}
 	return "read and verified; --check-all asks the registry for each"
+}
+
+// sayRefused lists with -v all that was refused; the errors at the end name the first of it.
+func (s *session) sayRefused(r *apply.UnpackResult) {
+	if !s.verbose {
+		return
+	}
+	for _, one := range r.Refused {
+		s.console.say("refused %s, for %s: %s", one.Digest, strings.Join(one.Images, ", "), oneLine(one.Err))
+	}
+}
+
+// whereRefused says where a list of what was refused is.
+func (s *session) whereRefused() string {
+	if s.verbose {
+		return "listed above"
+	}
+	return "the first are named below; -v and --report list all"
 }
 
 func (s *session) sayReleases(r *apply.UnpackResult) {

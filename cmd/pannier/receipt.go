@@ -112,8 +112,7 @@ func (s *session) writeReceipt(ctx context.Context, f *unpackFlags, p *pushing, 
 }
 
 func (s *session) sayReceipt(name string, r *custody.Receipt, size int) {
-	t := r.Totals()
-	s.console.prose("%s (%s) names %s, %s, that the registry holds. On the internet side: %s", name, content.SizeText(int64(size)), content.Plural(t.Blobs, "blob or manifest", "blobs and manifests"), content.SizeText(t.Bytes),
+	s.console.prose("%s (%s) names %s, that the registry holds. On the internet side: %s", name, content.SizeText(int64(size)), r.CountText(),
 		commandLine("pannier", "pack", "RELEASE", "MEDIA", "--have", filepath.Base(name)))
 }
 
@@ -178,8 +177,7 @@ func (s *session) holdings(f *packFlags) ([]bundle.Holdings, error) {
 		case !ok:
 			by = "the key " + signer.Fingerprint + ", which nobody vouches for"
 		}
-		t := r.Totals()
-		s.console.prose("%s: %s holds %d blobs and manifests, %s, as of %s; signed by %s", name, r.Registry, t.Blobs, content.SizeText(t.Bytes), r.Time.UTC().Format(time.DateTime)+" UTC", by)
+		s.console.prose("%s: %s holds %s, as of %s; signed by %s", name, r.Registry, r.CountText(), r.Time.UTC().Format(time.DateTime)+" UTC", by)
 		out = append(out, r.Holdings())
 	}
 	return out, nil
@@ -309,11 +307,7 @@ func (s *session) sayInventory(r *custody.Receipt, result *apply.InventoryResult
 		s.console.say("release %s, %s\n    %s", rel.Release, state, rel.Digest)
 	}
 	for _, h := range r.Repositories {
-		var bytes int64
-		for _, b := range h.Blobs {
-			bytes += b.Size
-		}
-		s.console.say("%s holds %s + %s, %s", h.Repository, content.Plural(len(h.Blobs), "blob", "blobs"), content.Plural(len(h.Manifests), "manifest", "manifests"), content.SizeText(bytes))
+		s.console.say("%s holds %s", h.Repository, h.CountText())
 	}
 	if result.Missing > 0 {
 		s.console.warn("%s named there and not there", content.Plural(result.Missing, "blob or manifest is", "blobs or manifests are"))

@@ -93,15 +93,25 @@ func sized(descs []ocispec.Descriptor) []bundle.Sized {
 	return bundle.SortSized(out)
 }
 
-// Totals counts the blobs of all repositories, without manifests, each as often as it is held.
-func (r *Receipt) Totals() (t bundle.Totals) {
+// CountText says how much all repositories hold, what several of them do as often as they do:
+// "30 blobs + 13 manifests, 12.1 MiB". The bytes are those of both.
+func (r *Receipt) CountText() string {
+	var all Held
 	for _, h := range r.Repositories {
-		for _, b := range h.Blobs {
-			t.Blobs++
-			t.Bytes += b.Size
+		all.Blobs, all.Manifests = append(all.Blobs, h.Blobs...), append(all.Manifests, h.Manifests...)
+	}
+	return all.CountText()
+}
+
+// CountText says how much it is, as [Receipt.CountText] does.
+func (h Held) CountText() string {
+	var bytes int64
+	for _, list := range [][]bundle.Sized{h.Blobs, h.Manifests} {
+		for _, b := range list {
+			bytes += b.Size
 		}
 	}
-	return t
+	return fmt.Sprintf("%s + %s, %s", content.Plural(len(h.Blobs), "blob", "blobs"), content.Plural(len(h.Manifests), "manifest", "manifests"), content.SizeText(bytes))
 }
 
 // Holdings is the receipt as pack takes it.

@@ -334,6 +334,20 @@ func (r *Report) Normalize() {
 	}
 }
 
+// Crossed is the heading of what is on the drives, or was carried without any: of an unpack or a
+// mirror that brought nothing to the registry, nothing has crossed.
+func (r *Report) Crossed() string {
+	if (r.Command == "unpack" || r.Command == "mirror") && (r.Delivery == nil || r.Delivery.Nothing()) {
+		return "What was to cross"
+	}
+	return "What crossed"
+}
+
+// Nothing reports that nothing was brought to the registry or found there.
+func (d *Delivery) Nothing() bool {
+	return d.Pushed.Blobs+d.Mounted.Blobs+d.Present.Blobs+d.Skipped.Blobs+d.Presumed.Blobs == 0
+}
+
 // Nothing says why no drive is described, and nothing delivered; "" if something is.
 func (r *Report) Nothing() string {
 	switch {

@@ -59,7 +59,7 @@ func (t *textReport) answers() {
 	r := t.r
 	t.say("REPORT OF A CROSSING: pannier %s, %s UTC", r.Command, r.Ended.UTC().Format(time.DateTime))
 	t.say("\n%s\n%s", strings.ToUpper(r.Verdict.Headline), r.Verdict.Sentence)
-	t.head("WHAT CROSSED")
+	t.head(strings.ToUpper(r.Crossed()))
 	for _, d := range r.Drives {
 		for _, rel := range d.Releases {
 			t.say("OpenShift %s, %s, %s\n  %s", rel.Release, content.Plural(rel.Images, "image", "images"), content.SizeText(rel.Bytes), rel.Digest)
