@@ -48,8 +48,9 @@ func (b *Bundle) differs(walked *Contents) bool {
 }
 
 // reissue publishes what the drive holds as a new generation, in the write order of pack: the
-// old seal counts until the new one stands. Every blob is known to be right by now.
-func (r *Repair) reissue(ctx context.Context, b *Bundle, walked *Contents) error {
+// old seal counts until the new one stands. Every blob is known to be right by now. What does
+// not go over into it is in the warnings.
+func (r *Repair) reissue(ctx context.Context, b *Bundle, walked *Contents) (warnings []string, err error) {
 	base := walked
 	if b.Seal != nil && b.IndexProblem == nil && !b.differs(walked) {
 		base = b.Contents // which knows more
@@ -72,22 +73,22 @@ func (r *Repair) reissue(ctx context.Context, b *Bundle, walked *Contents) error
 	}
 	p.start, p.opts.Destination = r.start(b, walked), base.Destination()
 	if err := p.openWorking(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	defer func() {
 		p.index.Close()
 		os.RemoveAll(p.work)
 	}()
 	if err := r.fillIn(ctx, p); err != nil {
-		return err
+		return nil, err
 	}
 	if r.opts.Drop {
 		if err := p.dropNotes(); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	_, err := p.publish(ctx)
-	return err
+	_, err = p.publish(ctx)
+	return p.warnings, err
 }
 
 // fillIn completes the working copy of the index: the sums of blobs that it has none of, and

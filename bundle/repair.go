@@ -63,6 +63,7 @@ type Healed struct {
 	Bytes    int64                   // of these
 	Lost     map[digest.Digest]error // blobs that nobody has whole, and what the sources said
 	Resealed bool                    // a new generation was published
+	Warnings []string                // what the new generation is without
 	Kept     string                  // why no new generation could be published although one is needed; "" otherwise
 }
 
@@ -156,7 +157,7 @@ func (r *Repair) Heal(ctx context.Context, bad []digest.Digest) (*Healed, error)
 	}
 	if r.stale(b, walked) {
 		if done.Kept = r.unfit(ctx, b, walked, done); done.Kept == "" {
-			if err := r.reissue(ctx, b, walked); err != nil {
+			if done.Warnings, err = r.reissue(ctx, b, walked); err != nil {
 				return done, err
 			}
 			done.Resealed = true

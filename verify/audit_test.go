@@ -236,8 +236,11 @@ func TestEveryFileCutOrDeleted(t *testing.T) {
 			}
 			if strings.HasPrefix(name, "blobs/") {
 				kind := verify.KindTruncated
-				if what == "deleted" {
+				switch what {
+				case "deleted":
 					kind = verify.KindMissing
+				case "one more":
+					kind = verify.KindCorrupt
 				}
 				if f := about(r, name); len(f) != 1 || f[0].Kind != kind || f[0].Digest != "sha256:"+filepath.Base(name) || len(f[0].Images) == 0 {
 					t.Errorf("%s %s: %+v", name, what, f)

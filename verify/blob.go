@@ -33,6 +33,11 @@ func (a *audit) blobs(ctx context.Context) error {
 		}
 		a.report.Blobs.Count++
 		a.report.Blobs.Bytes += f.Size
+		if _, expected := a.expected[f.Digest]; expected && !f.Regular {
+			there[f.Digest] = true
+			a.inPlace(f)
+			continue
+		}
 		if f.Digest == "" || !f.Regular {
 			a.find(Finding{Kind: KindExtra, Path: "blobs/sha256/" + f.Name, Detail: "this is no blob of the bundle"})
 			continue
@@ -83,6 +88,21 @@ func (a *audit) blobs(ctx context.Context) error {
 	return a.partials()
 }
 
+// inPlace reports what stands in the place of a blob and is no file. A link, a special file or
+// an empty folder is no use to anybody there, and whatever writes the blob replaces it; what a
+// folder holds may be somebody's.
+func (a *audit) inPlace(f layout.BlobFile) {
+	if images := a.images(f.Digest); a.concerns(images) {
+		finding := Finding{Kind: KindCorrupt, Digest: f.Digest.String(), Path: layout.BlobPath(f.Digest), Images: images,
+			Detail: "a link, a special file or an empty folder stands in its place, which gives way to it when it is put back"}
+		if a.b.Blocked(finding.Path) {
+			finding.Blocked = true
+			finding.Detail = "a folder that is not empty stands in its place"
+		}
+		a.find(finding)
+	}
+}
+
 // blob hashes one file in blobs/sha256. It returns an error only if the drive is gone.
 func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64)) (*Finding, error) {
 	path := layout.BlobPath(f.Digest)
@@ -91,7 +111,10 @@ func (a *audit) blob(ctx context.Context, f layout.BlobFile, progress func(int64
 	finding := &Finding{Digest: f.Digest.String(), Path: path, Images: a.images(f.Digest)}
 	covered := expected && a.b.Seal != nil
 	if expected && f.Size != want.Size {
-		finding.Kind = KindTruncated
+		finding.Kind = KindCorrupt // longer than it must be
+		if f.Size < want.Size {
+			finding.Kind = KindTruncated
+		}
 		finding.Detail = fmt.Sprintf("%d bytes, and it must have %d", f.Size, want.Size)
 		return a.excuse(finding, covered), nil
 	}

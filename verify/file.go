@@ -43,6 +43,9 @@ func (a *audit) files(ctx context.Context) error {
 		}
 	}
 	a.tools(sums)
+	if n := a.report.Uncompared; n > 0 {
+		a.note("neither SHA256SUMS nor its copy is as it was sealed: nothing says how the other files should be, and %s could not be compared", content.Plural(n, "file", "files"))
+	}
 	return a.clients(ctx, sums)
 }
 
@@ -54,9 +57,12 @@ func (a *audit) tools(sums map[string]digest.Digest) {
 			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: wrong[name].Error()})
 		}
 	}
-	changed := 0
+	changed, gone := 0, 0
 	for _, f := range a.report.Findings {
-		if f.Tool() {
+		switch {
+		case f.Tool() && f.Kind == KindMissing:
+			gone++
+		case f.Tool():
 			changed++
 		}
 	}
@@ -65,6 +71,8 @@ func (a *audit) tools(sums map[string]digest.Digest) {
 	case n == 0:
 	case changed > 0:
 		a.note("pannier itself is on the drive, for %s, and NOT as it was sealed for %d of them: do not run it", platforms, changed)
+	case gone > 0:
+		a.note("pannier itself was sealed onto the drive, for %s, and is not there any more for %d of them", platforms, gone)
 	default:
 		a.note("pannier itself is on the drive, for %s, as it was sealed; that it is genuine nobody on the drive can say: compare its SHA-256 with what the sender says another way", platforms)
 	}
@@ -104,7 +112,8 @@ func (a *audit) clients(ctx context.Context, sums map[string]digest.Digest) erro
 	return ctx.Err()
 }
 
-// sums reads SHA256SUMS. It returns nil if there is no seal to vouch for it, or if it is not
+// sums reads SHA256SUMS, or where that is damaged its copy: damage to the list must not hide
+// damage to what it lists. It returns nil if there is no seal to vouch for it, or if neither is
 // what the seal says.
 func (a *audit) sums() map[string]digest.Digest {
 	if a.b.Seal == nil {
@@ -128,16 +137,24 @@ func (a *audit) sums() map[string]digest.Digest {
 			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: err.Error()})
 		}
 	}
-	raw, err := a.l.ReadFile(sumsName, min(a.b.Seal.Files[sumsName].Size, maxSums))
-	if err != nil || a.b.Seal.Files[sumsName].Check(raw) != nil {
-		return nil
+	sealed := a.b.Seal.Files[sumsName]
+	names := []string{sumsName, bundle.CopyName(a.b.Seal.Generation, sumsName)}
+	if a.b.Interrupted { // the list in the root may be the next one, and so may be what it is about
+		names = names[:1]
 	}
-	sums, err := parseSums(raw)
-	if err != nil {
-		a.find(Finding{Kind: KindCorrupt, Path: sumsName, Detail: err.Error()})
-		return nil
+	for _, name := range names {
+		raw, err := a.l.ReadFile(name, min(sealed.Size, maxSums))
+		if err != nil || sealed.Check(raw) != nil {
+			continue
+		}
+		sums, err := parseSums(raw)
+		if err != nil {
+			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: err.Error()})
+			return nil
+		}
+		return sums
 	}
-	return sums
+	return nil
 }
 
 // parseSums reads lines as sha256sum writes them.
@@ -242,6 +259,9 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 		a.find(Finding{Kind: KindExtra, Path: name, Detail: "it is a link or a special file"})
 		return
 	}
+	if sums == nil && a.compares(name) {
+		a.report.Uncompared++
+	}
 	switch name {
 	case ocispec.ImageLayoutFile, ocispec.ImageIndexFile, "START-HERE.txt", sumsName, "pannier/lock", custody.LogName:
 		return
@@ -257,6 +277,22 @@ func (a *audit) file(ctx context.Context, name string, mode fs.FileMode, sums ma
 		return // attached: see custody
 	}
 	a.foreign(name)
+}
+
+// compares reports whether a file on a sealed drive is one that nothing but SHA256SUMS vouches
+// for.
+func (a *audit) compares(name string) bool {
+	if a.b.Seal == nil {
+		return false
+	}
+	if _, named := a.b.Seal.Files[name]; named {
+		return false
+	}
+	if name == bundle.CopyName(a.b.Seal.Generation, sumsName) || name == bundle.CopyName(a.b.Seal.Generation, a.b.SealPath()) {
+		return false
+	}
+	return name == ocispec.ImageLayoutFile || name == "START-HERE.txt" || strings.HasPrefix(name, "pannier/objects/") ||
+		inPrograms(name) || strings.HasPrefix(name, parity.Folder+"/")
 }
 
 // copies reports the copies of SHA256SUMS and of the seal that are not there, on a drive that

@@ -86,13 +86,14 @@ func (r *Report) compare(before *Report) {
 // explain says in the findings why a blob could not be healed.
 func (r *Report) explain(healed *bundle.Healed) {
 	for i, f := range r.Findings {
-		if err := healed.Lost[digest.Digest(f.Digest)]; err != nil && !f.Repaired && strings.HasPrefix(f.Path, "blobs/sha256/") {
+		if err := healed.Lost[digest.Digest(f.Digest)]; err != nil && !f.Repaired && !f.Blocked && strings.HasPrefix(f.Path, "blobs/sha256/") {
 			r.Findings[i].Detail += "; not healed: " + strings.ReplaceAll(err.Error(), "\n", "; ")
 		}
 	}
 	if healed.Kept != "" {
 		r.Notes = append(r.Notes, "the small files were put right only as far as they could be byte for byte: "+healed.Kept)
 	}
+	r.Notes = append(r.Notes, healed.Warnings...)
 	if healed.Resealed {
 		r.Notes = append(r.Notes, "a new generation of the same contents was published and sealed")
 	}
@@ -122,6 +123,17 @@ func (a *audit) judge(ctx context.Context) {
 		r.Findings[i].Healable = f.Healable
 		if f.Tool() {
 			r.Findings[i].Detail += "; audit --repair --from DRIVE takes it from another drive, pack --verify --with-tool puts it there anew"
+		}
+		if f.Blocked {
+			d := digest.Digest(f.Digest)
+			freed := sealed && (a.b.Carries(d) || a.mendable[d])
+			r.Findings[i].Freed = freed
+			r.Findings[i].Detail += "; pannier removes nothing that may be somebody's: take it away by hand, then "
+			if freed {
+				r.Findings[i].Detail += "audit --repair heals it with what is on this drive"
+			} else {
+				r.Findings[i].Detail += "it is healed from elsewhere"
+			}
 		}
 		if f.ByHand() {
 			r.Findings[i].Detail += "; pannier removes nothing that is not its own: remove it by hand"
@@ -154,7 +166,7 @@ func (a *audit) listLost() {
 			continue
 		}
 		a.report.Findings[i].Bytes = rec.Size
-		if !f.Healable {
+		if !f.Healable && !f.Freed {
 			lost = append(lost, rec)
 		}
 	}

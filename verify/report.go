@@ -25,8 +25,8 @@ type Kind string
 
 const (
 	KindMissing   Kind = "missing"   // a blob or file that is named is not there
-	KindTruncated Kind = "truncated" // it is there, with other than the promised length
-	KindCorrupt   Kind = "corrupt"   // its bytes are not what its digest says
+	KindTruncated Kind = "truncated" // it is there, and shorter than it must be
+	KindCorrupt   Kind = "corrupt"   // its bytes are not what its digest says, or there are more of them
 	KindPartial   Kind = "partial"   // a download in progress
 	KindExtra     Kind = "extra"     // a file that does not belong
 	KindUnsealed  Kind = "unsealed"  // packing has not finished
@@ -47,6 +47,12 @@ type Finding struct {
 
 	// Awaited is the size of a blob that pack has not fetched yet; 0 of any other finding.
 	Awaited int64 `json:"-"`
+
+	// Blocked says that a folder that is not empty stands where a blob belongs. What is in it may
+	// be somebody's: a person takes it away. Freed says that a repair heals the blob then, with
+	// nothing but this drive.
+	Blocked bool `json:"-"`
+	Freed   bool `json:"-"`
 }
 
 // ByHand reports whether a finding is a file that only a person removes: nobody knows whose
@@ -117,6 +123,9 @@ type Report struct {
 	// drive. Read counts the blobs and manifests that were hashed for them.
 	Selected []string `json:"-"`
 	Read     int      `json:"-"`
+
+	// Uncompared counts the files that nothing is known of, since no good list of sums is left.
+	Uncompared int `json:"-"`
 
 	lost    *bundle.RefetchList // what cannot be healed here, for the internet side
 	nowhere int                 // blobs among that which no registry has

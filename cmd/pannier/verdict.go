@@ -54,7 +54,7 @@ func auditVerdict(media string, trust []string, r *verify.Report) verdict {
 		t.damaged(r, &v)
 	}
 	if len(t.byHand) > 0 {
-		v.step("Look at what does not belong there, and remove it by hand: %s", t.byHandText())
+		v.step("Look at what does not belong there, and remove it by hand: %s", pathsText(t.byHand))
 	}
 	return v
 }
@@ -72,32 +72,44 @@ type tally struct {
 	findings int // but those about trust
 	healable int // with what is on the drive
 	tools    int // programs, which only another drive or pack heals
+	gone     int // those of them that are not there at all
 	unsigned int // releases for which nobody vouches
 	sealLost bool
 	byHand   []string // what only a person removes
+	blocking []string // folders in the place of blobs, which a person takes away first
+	freed    int      // how many of those blobs can be healed then with what is on the drive
+	unlike   int      // files that nothing is known of, which are no findings
 
 	repair []string // the command that heals
 }
 
 func tallyFindings(media string, r *verify.Report) tally {
-	var t tally
+	t := tally{unlike: r.Uncompared}
 	for _, f := range r.Findings {
 		if f.Repaired {
 			continue
 		}
 		if f.Kind == verify.KindUntrusted {
-			if f.Path != custody.LogName {
+			if f.Path != custody.LogName && !strings.HasPrefix(f.Path, custody.Folder+"/") {
 				t.unsigned++
 			}
 			continue
 		}
 		t.findings++
 		switch {
+		case f.Blocked:
+			t.blocking = append(t.blocking, filepath.Join(media, filepath.FromSlash(f.Path)))
+			if f.Freed {
+				t.freed++
+			}
 		case f.Healable:
 			t.healable++
 			t.sealLost = t.sealLost || f.Kind == verify.KindUnsealed
 		case f.Tool():
 			t.tools++
+			if f.Kind == verify.KindMissing {
+				t.gone++
+			}
 		case f.ByHand():
 			t.byHand = append(t.byHand, filepath.Join(media, filepath.FromSlash(f.Path)))
 		}
@@ -105,11 +117,11 @@ func tallyFindings(media string, r *verify.Report) tally {
 	return t
 }
 
-// byHandText names the first few of what a person removes; the findings have all.
-func (t tally) byHandText() string {
+// pathsText names the first few of what a person looks at; the findings have all.
+func pathsText(paths []string) string {
 	const shown = 3
-	text := printable(strings.Join(t.byHand[:min(len(t.byHand), shown)], ", "))
-	if n := len(t.byHand) - shown; n > 0 {
+	text := printable(strings.Join(paths[:min(len(paths), shown)], ", "))
+	if n := len(paths) - shown; n > 0 {
 		text += fmt.Sprintf(" and %d more", n)
 	}
 	return text
@@ -171,27 +183,46 @@ func (t tally) damaged(r *verify.Report, v *verdict) {
 
 // heal says how what is damaged is healed: with what is on the drive, or from elsewhere.
 func (t tally) heal(v *verdict) {
-	toHeal := t.findings - len(t.byHand)
-	rest := toHeal - t.healable - t.tools
+	toHeal, healable := t.findings-len(t.byHand), t.healable+t.freed
+	rest := toHeal - healable - t.tools
+	if len(t.blocking) > 0 {
+		v.step("First look at the folder that stands where a blob belongs, and take it away by hand: %s", pathsText(t.blocking))
+	}
+	if t.unlike > 0 {
+		v.step("Whether %s beside the blobs as sealed is not known, since no good list of sums is left: run no program from this drive. A copy of the drive has the list: %s --from COPY",
+			content.Plural(t.unlike, "file is", "files are"), commandLine(t.repair...))
+	}
 	it := "The damage"
 	switch {
-	case t.healable == 0:
-	case t.healable == t.findings:
+	case healable == 0:
+	case healable == t.findings && t.unlike > 0:
+		v.step("Without a copy, what was found can be healed with what is on the drive, which then goes without such programs: %s", commandLine(t.repair...))
+	case healable == t.findings:
 		v.step("All of it can be healed with what is on the drive: %s", commandLine(t.repair...))
-	case t.healable == toHeal:
+	case healable == toHeal:
 		v.step("All but what does not belong there can be healed with what is on the drive: %s", commandLine(t.repair...))
 	default:
 		it = "The rest"
-		v.step("Of the findings %d can be healed with what is on the drive: %s", t.healable, commandLine(t.repair...))
+		v.step("Of the findings %d can be healed with what is on the drive: %s", healable, commandLine(t.repair...))
 	}
 	if rest > 0 {
 		v.step("%s is healed from another drive, a supplement (--refetch-list FILE asks for one) or a REGISTRY/REPO: %s --from OTHER", it, commandLine(t.repair...))
 		v.step("Or pack again with --verify on the internet side: only what is bad is fetched.")
 	}
-	if t.tools > 0 {
+	t.program(v)
+}
+
+// program says what to do about the program on the drive.
+func (t tally) program(v *verdict) {
+	switch {
+	case t.tools == 0:
+		return
+	case t.gone == t.tools:
+		v.step("The program that was sealed is not on the drive any more. Another drive that has it heals it: %s --from DRIVE", commandLine(t.repair...))
+	default:
 		v.step("Do not run the program that is on the drive: it is not the one that was sealed. Another drive that has it heals it: %s --from DRIVE", commandLine(t.repair...))
-		v.step("Or put it there anew on the internet side, with pack --verify --with-tool.")
 	}
+	v.step("Or put it there anew on the internet side, with pack --verify --with-tool.")
 }
 
 // vouched says who vouches for what is on a whole drive.
