@@ -304,6 +304,17 @@ func (f *files) sumsAgain(name string, want digest.Digest) ([]byte, bool) {
 	return nil, false
 }
 
+// SumsAgain makes SHA256SUMS, which is damaged or missing, from what else is on the drive: byte
+// for byte as it was sealed, or not at all. walked may be nil.
+func (b *Bundle) SumsAgain(walked *Contents) ([]byte, bool) {
+	if b.Seal == nil || walked == nil {
+		return nil, false
+	}
+	f := &files{b: b, walked: walked}
+	f.sealed()
+	return f.bytes(fileSums, f.want[fileSums])
+}
+
 // Restorable reports whether the small file name, which is damaged or missing, can be put back
 // byte for byte from what else is on the drive.
 func (b *Bundle) Restorable(ctx context.Context, name string, walked *Contents) bool {

@@ -113,7 +113,7 @@ func (a *audit) clients(ctx context.Context, sums map[string]digest.Digest) erro
 }
 
 // sums reads SHA256SUMS, or where that is damaged its copy: damage to the list must not hide
-// damage to what it lists. It returns nil if there is no seal to vouch for it, or if neither is
+// damage to what it lists; without a copy it may be made again as it was. It returns nil if there is no seal to vouch for it, or if neither is
 // what the seal says.
 func (a *audit) sums() map[string]digest.Digest {
 	if a.b.Seal == nil {
@@ -147,14 +147,21 @@ func (a *audit) sums() map[string]digest.Digest {
 		if err != nil || sealed.Check(raw) != nil {
 			continue
 		}
-		sums, err := parseSums(raw)
-		if err != nil {
-			a.find(Finding{Kind: KindCorrupt, Path: name, Detail: err.Error()})
-			return nil
-		}
-		return sums
+		return a.parseSealed(name, raw)
+	}
+	if raw, ok := a.b.SumsAgain(a.walked); ok && !a.b.Interrupted {
+		return a.parseSealed(sumsName, raw)
 	}
 	return nil
+}
+
+func (a *audit) parseSealed(name string, raw []byte) map[string]digest.Digest {
+	sums, err := parseSums(raw)
+	if err != nil {
+		a.find(Finding{Kind: KindCorrupt, Path: name, Detail: err.Error()})
+		return nil
+	}
+	return sums
 }
 
 // parseSums reads lines as sha256sum writes them.
