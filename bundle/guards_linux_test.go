@@ -61,7 +61,9 @@ func TestReadBackPassesTheCache(t *testing.T) {
 		{true, 0, blobs, 20 << 10}, {false, 0, blobs, 20 << 10}, {true, 500, blobs, 20 << 10}, {false, 500, blobs, 20 << 10},
 		{true, 0, start, 0}, {false, 0, start, 0}, {true, 0, index, 4 << 10}, {false, 0, index, 4 << 10},
 		{true, 500, slices, 8 << 10}, {false, 500, slices, 8 << 10},
-		{true, 500, copies, 0}, // no cache of FUSE has them: nobody read them since
+
+		// No cache of FUSE has these: nobody read them since.
+		{true, 0, "pannier/seal-", 0}, {true, 500, copies, 0},
 	} {
 		guarded := arm.guarded
 		d := baddrive.New(t, baddrive.Options{})

@@ -100,8 +100,8 @@ func (p *packer) writeNames(g uint64, idx *ocispec.Index) error {
 	return p.layout.ReplaceFile(fileStart, []byte(start))
 }
 
-// writeSeal seals what is flushed and read back, the small files here; from its last call on
-// the new generation counts.
+// writeSeal seals what is flushed and read back, the small files here; the new generation
+// counts as soon as its seal stands.
 func (p *packer) writeSeal(ctx context.Context, g uint64, seal *Seal, small map[string]SealedFile) error {
 	raw, err := seal.encode()
 	if err != nil {
@@ -117,9 +117,15 @@ func (p *packer) writeSeal(ctx context.Context, g uint64, seal *Seal, small map[
 		if err := p.layout.WriteFile(CopyName(g, sealName(g)), raw); err != nil {
 			return err
 		}
+		if err := p.checkFile(CopyName(g, sealName(g)), sealedFile(raw)); err != nil {
+			return err
+		}
 	}
 	p.sealing = g
-	return p.layout.WriteFile(sealName(g), raw)
+	if err := p.layout.WriteFile(sealName(g), raw); err != nil {
+		return err
+	}
+	return p.checkFile(sealName(g), sealedFile(raw))
 }
 
 // layoutIndex is index.json as it will be: the entries that the seal covers and this run
@@ -305,15 +311,23 @@ func (p *packer) checkWritten(ctx context.Context, small map[string]SealedFile) 
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(small)) {
-		found, err := copyFile(p.layout.OpenMedium, name, maxIndexDB, io.Discard)
-		if err == nil {
-			err = small[name].compare(found)
-		}
-		if err != nil {
-			return fmt.Errorf("read back: %s: %w", name, err)
+		if err := p.checkFile(name, small[name]); err != nil {
+			return err
 		}
 	}
 	return p.readClients(ctx)
+}
+
+// checkFile reads a file back past its cache.
+func (p *packer) checkFile(name string, want SealedFile) error {
+	found, err := copyFile(p.layout.OpenMedium, name, maxIndexDB, io.Discard)
+	if err == nil {
+		err = want.compare(found)
+	}
+	if err != nil {
+		return fmt.Errorf("read back: %s: %w", name, err)
+	}
+	return nil
 }
 
 // cleanUp removes what the seal before g needed: blobs that nothing needs any more, then the

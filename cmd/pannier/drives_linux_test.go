@@ -194,6 +194,29 @@ func TestFalseDrive(t *testing.T) {
 	}
 }
 
+// Bad cells under the seal itself are found before pack says that it has finished; the same
+// command seals again.
+func TestFalseSeal(t *testing.T) {
+	f := newDrives(t, trip.Make(t, sample.Options{Components: 3, LayerSize: 4 << 10}))
+	for _, share := range []string{"0", "5%"} {
+		d := baddrive.New(t, baddrive.Options{})
+		media := filepath.Join(d.Plug(), "drive")
+		d.Set(func(o *baddrive.Options) {
+			o.Rot = func(path string, _ int64) bool { return strings.Contains(path, "seal-") }
+		})
+		exits(t, exitUntrusted, "read back", "seal-")(f.pack(t, media, "4.8.21", "--parity", share))
+		d.Set(func(o *baddrive.Options) { o.Rot = nil })
+		d.Pull()
+		d.Plug()
+		if code, said := f.audit(t, media); code == 0 {
+			t.Errorf("parity %s: the drive is not bad at all\n%s", share, said)
+		}
+		exits(t, 0)(f.pack(t, media, "4.8.21", "--parity", share))
+		exits(t, 0)(f.audit(t, media))
+		d.Pull()
+	}
+}
+
 // A drive that calls synced what is not, and loses power after pack has ended: whatever is
 // lost, the audit says so, and the same command heals it.
 func TestLyingDrive(t *testing.T) {
