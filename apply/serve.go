@@ -19,6 +19,7 @@ import (
 	"pannier/apply/serve"
 	"pannier/bundle"
 	"pannier/bundle/content"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/bundle/remote"
 	"pannier/store"
@@ -64,8 +65,8 @@ type ServedRelease struct {
 
 // Serve answers as a read-only registry for what is sealed and signed on a drive, until ctx
 // ends, which is no error. Nothing is written to the drive. What is missing, cut or damaged is
-// reconstructed from the drive's parity when it is asked for. What no parity covers is not
-// served if it is missing or cut, nor what names it; what turns out to be damaged while it is
+// reconstructed from the drive's parity when it is asked for. What is missing or cut and no parity
+// brings back is not served, nor what names it; what turns out to be damaged while it is
 // asked for, and cannot be reconstructed, is refused then. The error joins one error for each
 // refusal, those of the beginning and those since; images of a lean drive that need what it
 // presumes at a registry are not served, and that is an error only if nothing else is there.
@@ -141,7 +142,7 @@ func (s *server) fill(ctx context.Context) error {
 		return err
 	}
 	u.images = append(u.images, documents...)
-	s.checkPresent()
+	s.checkPresent(ctx)
 	for _, img := range u.images {
 		if !u.good(img) {
 			continue
@@ -158,17 +159,25 @@ func (s *server) fill(ctx context.Context) error {
 	return nil
 }
 
-// checkPresent finds the blobs and manifests that are missing or cut, in seconds, and that no
-// parity covers: whether that is enough is found out when they are asked for.
-func (s *server) checkPresent() {
+// checkPresent finds the blobs and manifests that are missing or cut, in seconds, and that parity
+// does not bring back: what is damaged besides is found out when it is asked for.
+func (s *server) checkPresent(ctx context.Context) {
 	if len(s.u.sources) == 0 {
 		return // the drive was refused
 	}
 	src := s.u.sources[0]
+	var lost map[digest.Digest]bool
+	if src.Mended != nil {
+		lost = src.Mended.Lost(ctx)
+	}
 	check := func(desc ocispec.Descriptor) {
 		n, err := src.Blobs.Stat(desc.Digest)
 		switch {
-		case err == nil && n == desc.Size, len(s.u.sources.healing(desc)) > 0:
+		case err == nil && n == desc.Size:
+			return
+		case lost[desc.Digest]:
+			err = fmt.Errorf("%w: it is missing or cut, and %w", bundle.ErrDamaged, parity.ErrLost)
+		case len(s.u.sources.healing(desc)) > 0:
 			return
 		case err == nil:
 			err = fmt.Errorf("%w: %w: %d bytes, and it must have %d", bundle.ErrDamaged, content.ErrSize, n, desc.Size)

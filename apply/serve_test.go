@@ -395,6 +395,58 @@ func TestServeDamaged(t *testing.T) {
 	})
 }
 
+// A blob that is missing is no fault where parity brings it back. Where it cannot, because more of
+// its group is gone than it heals, its images are left out from the beginning.
+func TestServeBeyondParity(t *testing.T) {
+	r := trip.Make(t, sample.Options{Components: 3, LayerSize: 1 << 10, LargeLayer: 3 << 20})
+	o := trip.NewOrigin(t, r)
+	opts := o.Options(trip.Drive(t), r.Reference())
+	opts.Parity = 500
+	trip.Pack(t, opts)
+	large, _ := layerFile(t, opts.Media, r, "cli")
+	small, _ := layerFile(t, opts.Media, r, "etcd")
+	parities, err := filepath.Glob(filepath.Join(opts.Media, "pannier", "parity", "*", "slices-1.bin"))
+	if err != nil || len(parities) != 1 {
+		t.Fatal(parities, err)
+	}
+	for _, tc := range []struct {
+		name string
+		hurt func(media string) error
+		left string // out
+	}{
+		{"a small one", func(m string) error { return os.Remove(trip.Blob(m, small.Digest)) }, ""},
+		{"the largest", func(m string) error { return os.Remove(trip.Blob(m, large.Digest)) }, "cli"},
+		{"the largest cut by one slice", func(m string) error { return os.Truncate(trip.Blob(m, large.Digest), large.Size-1) }, ""},
+		{"the largest cut by two", func(m string) error { return os.Truncate(trip.Blob(m, large.Digest), 1<<20) }, "cli"},
+		{"a small one and parity", func(m string) error {
+			rel, err := filepath.Rel(opts.Media, parities[0])
+			return errors.Join(err, os.Remove(trip.Blob(m, small.Digest)), os.Remove(filepath.Join(m, rel)))
+		}, "etcd"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			media := trip.Copy(t, opts.Media)
+			if err := tc.hurt(media); err != nil {
+				t.Fatal(err)
+			}
+			s := serveDrive(t, media, func(o *apply.ServeOptions) { o.Repository = "all" })
+			if rel := s.ready.Releases[0]; rel.Complete != (tc.left == "") || (len(s.ready.Refused) == 0) != (tc.left == "") {
+				t.Errorf("%+v", s.ready)
+			}
+			for _, name := range []string{"cli", "etcd"} {
+				path, status := "/v2/all/manifests/4.8.21-x86_64-"+name, 200
+				if name == tc.left {
+					status = 404
+				}
+				s.ask("GET", path).wants(t, status)
+			}
+			if err := s.end(); errors.Is(err, bundle.ErrDamaged) != (tc.left != "") {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // Only what is sealed and signed is served.
 func TestServeUntrusted(t *testing.T) {
 	r := trip.Small(t, "4.8.21")

@@ -50,6 +50,37 @@ func (h *Mended) Covers(desc ocispec.Descriptor) bool {
 	return ok
 }
 
+// Lost names the covered blobs that are missing or cut and that parity cannot bring back, since
+// more of their groups is gone than there is parity of: as far as the sizes of the files tell.
+// What is damaged within files is not known, nor read; only the slices of parity are, where one
+// of its own files is missing or cut.
+func (h *Mended) Lost(ctx context.Context) map[digest.Digest]bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	set, err := h.open()
+	if err != nil {
+		return nil
+	}
+	absent := set.Absent()
+	if len(absent) == 0 {
+		return nil
+	}
+	var bad []parity.ParityDamage
+	for _, g := range set.Generations {
+		if g.SizesRight() {
+			continue
+		}
+		if wrong, err := g.CheckParity(ctx); err == nil {
+			bad = append(bad, parity.ParityDamage{Generation: g.Number, Slices: wrong})
+		}
+	}
+	out := map[digest.Digest]bool{}
+	for _, d := range set.Lost(absent, bad) {
+		out[d.Digest] = true
+	}
+	return out
+}
+
 // Stat implements [Blobs]: it returns the size that a covered blob should have.
 func (h *Mended) Stat(d digest.Digest) (int64, error) {
 	h.mu.Lock()

@@ -263,6 +263,33 @@ func (s *Set) Lost(damage []Damage, parity []ParityDamage) []Damage {
 	return rest
 }
 
+// Absent says what of the covered blobs is not there, or cut off, by the sizes of the files alone.
+func (s *Set) Absent() []Damage {
+	var out []Damage
+	seen := map[digest.Digest]bool{}
+	for _, g := range s.Generations {
+		for _, b := range g.Blobs {
+			if seen[b.Digest] {
+				continue
+			}
+			seen[b.Digest] = true
+			have, err := s.layout.Stat(b.Digest)
+			if err != nil { // whatever stands there is no blob
+				have = 0
+			}
+			if have >= b.Size {
+				continue
+			}
+			d := Damage{Digest: b.Digest, Size: b.Size}
+			for j := have / sliceSize; j < content.SliceCount(b.Size); j++ {
+				d.Slices = append(d.Slices, j)
+			}
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
 // damaged lists, by group, the slots that damage hits.
 func (g *Generation) damaged(damage []Damage) map[int][]int {
 	out := map[int][]int{}
