@@ -204,7 +204,7 @@ func openLayout(media string) (*layout.Layout, error) {
 	}
 	if l, err := readLeft(media); err == nil && l != nil {
 		if ours, _ := l.whose(); ours {
-			return nil, fmt.Errorf("%s: %w: pannier wrote it, but its folder pannier is lost, and with it seal and records: a pack onto it keeps what is right, and seals it again", media, ErrNotBundle)
+			return nil, fmt.Errorf("%s: %w: %w: a pack onto it keeps what is right, and seals it again", media, ErrNotBundle, ErrRecordsLost)
 		}
 	}
 	if _, err := os.Lstat(filepath.Join(media, ocispec.ImageLayoutFile)); err == nil {

@@ -7,6 +7,9 @@ import (
 )
 
 var (
+	// ErrRecordsLost says that MEDIA is a bundle whose folder of records is lost. What raises it
+	// wraps [ErrNotBundle] too: nobody can read it as one.
+	ErrRecordsLost = errors.New("pannier wrote it, but its folder pannier is lost, and with it seal and records")
 	// ErrNotBundle says that MEDIA is a file, or a folder that is neither empty nor a bundle.
 	ErrNotBundle = errors.New("not a bundle")
 	// ErrVersion says that the bundle is of a newer format version than this program knows.

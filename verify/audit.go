@@ -66,6 +66,9 @@ func Audit(ctx context.Context, opts AuditOptions) (*Report, error) {
 	if err := a.expect(ctx); err != nil {
 		return nil, err
 	}
+	if a.b.Seal != nil {
+		a.report.Sealed, a.report.Bundle = true, a.b.Seal.Bundle.String()
+	}
 	a.sealing()
 	if err := a.blobs(ctx); err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ func (a *audit) custody() {
 	for _, name := range s.Unlisted {
 		if a.opts.Signers == nil {
 			a.note("%s is not named by the custody log: nobody says what it is", name)
+			a.report.CustodyWrong++
 			continue
 		}
 		a.find(Finding{Kind: KindUntrusted, Path: name, Detail: "the custody log does not name it: nobody vouches for it"})
@@ -58,7 +59,7 @@ func (r *Report) Retell(ctx context.Context, opts AuditOptions) error {
 	said := r.custodyNotes
 	r.Notes = slices.Replace(r.Notes, said[0], said[1], a.report.Notes...)
 	r.custodyNotes = [2]int{said[0], said[0] + len(a.report.Notes)}
-	r.Custody, r.Beside = a.report.Custody, a.report.Beside
+	r.Custody, r.Beside, r.CustodyWrong = a.report.Custody, a.report.Beside, a.report.CustodyWrong
 	r.Findings = slices.DeleteFunc(r.Findings, func(f Finding) bool { return f.Kind == KindUntrusted && f.Path == custody.LogName })
 	r.Findings = append(r.Findings, a.report.Findings...)
 	a.report = r
@@ -82,6 +83,7 @@ func (a *audit) tellLog(where string, s *custody.State, problems []string) {
 	for _, p := range problems {
 		if a.opts.Signers == nil {
 			a.note("custody log: %s%s", where, p)
+			a.report.CustodyWrong++
 			continue
 		}
 		a.find(Finding{Kind: KindUntrusted, Path: custody.LogName, Detail: where + p})

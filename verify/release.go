@@ -27,6 +27,7 @@ func (a *audit) releases(ctx context.Context) error {
 		a.report.Releases = append(a.report.Releases, Release{
 			Version: rel.Version, Arch: rel.Arch, Digest: rel.Descriptor.Digest.String(),
 			Images: a.b.Contents.Components(tag), Signature: verdict.Status,
+			Key: verdict.Key, Fingerprint: verdict.Fingerprint, KeySource: verdict.KeySource,
 		})
 		for _, n := range verdict.Notes {
 			a.note("release %s: %s", tag, n)

@@ -37,7 +37,7 @@ func Repair(ctx context.Context, opts RepairOptions) (*Report, error) {
 	}
 	defer r.Close()
 	before, err := Audit(ctx, opts.Audit)
-	if err != nil || len(before.Findings) == 0 && !(ro.Drop && before.unfinished) {
+	if err != nil || len(before.Findings) == 0 && !(ro.Drop && before.Unfinished) {
 		return before, err
 	}
 	healed, failure := r.Heal(ctx, before.bad())
@@ -219,7 +219,7 @@ func (a *audit) tellUnfinished() {
 	if a.b.Seal == nil || !a.b.Interrupted && len(a.b.Pending) == 0 {
 		return
 	}
-	a.report.unfinished = true
+	a.report.Unfinished = true
 	if a.selected != nil {
 		a.note("a later pack did not finish: what it has left is no part of %s; the same pack command continues it, and "+
 			"if it was given up, audit --repair --drop-unfinished removes what it has left", strings.Join(a.report.Selected, ", "))

@@ -79,6 +79,10 @@ type Release struct {
 	Digest    string `json:"digest"`
 	Images    int    `json:"images"`
 	Signature string `json:"signature"`
+
+	Key         string `json:"key,omitempty"`         // whose signature it is, if it is verified
+	Fingerprint string `json:"fingerprint,omitempty"` // of that key
+	KeySource   string `json:"-"`                     // the file or manifest that the key was read from
 }
 
 // Presumption is what images of a drive need and the drive does not hold, since the registry
@@ -132,7 +136,17 @@ type Report struct {
 
 	custodyNotes [2]int // where in Notes those of the custody logs begin and end
 
-	unfinished bool // a pack that did not finish has left something beside what is sealed
+	// Sealed says that a seal vouches for what is there; Unfinished, that a later pack which did
+	// not finish has left something beside that.
+	Sealed     bool `json:"-"`
+	Unfinished bool `json:"-"`
+
+	// Bundle is the id of what is sealed; "" without a seal.
+	Bundle string `json:"-"`
+
+	// CustodyWrong counts what is wrong with the custody logs and with what was attached, where
+	// that is told in notes.
+	CustodyWrong int `json:"-"`
 }
 
 // Refetch lists the damaged blobs that cannot be healed with what is on the drive, for the

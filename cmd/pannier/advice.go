@@ -162,6 +162,12 @@ var catalogue = []struct {
 		"use the pannier that wrote the drive, or a newer one; \"pannier version\" on the other machine says which it is",
 		"safe, nothing was changed; the outcome is the same with this version",
 	}},
+	{[]error{bundle.ErrRecordsLost}, advice{
+		"P2021", "the folder pannier of the drive is lost",
+		"a power cut on a drive that lies about writing, a file system that was repaired, or somebody who removed it",
+		"on the internet side pack the same releases onto it again (\"pannier pack RELEASE... MEDIA\"): what is right is kept; another copy of the drive is of use at once",
+		"safe, nothing was changed; the outcome is the same until the drive has been packed onto again",
+	}},
 	{[]error{bundle.ErrNotBundle, layout.ErrNotLayout}, advice{
 		"P2003", "the folder is no bundle",
 		"the path is wrong, the drive is not mounted there, or the folder belongs to something else",

@@ -135,7 +135,7 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 	if asJSON {
 		printErr = s.console.json(reportDocument(report))
 	} else {
-		printErr = s.printReport(opts.Media, f.trustFlags.words(), report, f.verbose > 0)
+		printErr = s.printReport(opts.Media, f.trustFlags.words(), evidence.onDrive, report, f.verbose > 0)
 	}
 	if err = errors.Join(err, printErr, s.writeRefetchList(f.refetch, report)); err != nil {
 		return err
@@ -253,10 +253,11 @@ func reportDocument(r *verify.Report) *verify.Report {
 	return &doc
 }
 
-func (s *session) printReport(media string, trust []string, r *verify.Report, all bool) error {
+func (s *session) printReport(media string, trust, onDrive []string, r *verify.Report, all bool) error {
 	c := s.console
 	for _, rel := range r.Releases {
-		if err := c.tell("release %s, %s, signature %s\n    %s\n", rel.Version+" "+rel.Arch, content.Plural(rel.Images, "image", "images"), rel.Signature, rel.Digest); err != nil {
+		if err := c.tell("release %s, %s, signature %s\n    %s\n", rel.Version+" "+rel.Arch, content.Plural(rel.Images, "image", "images"),
+			printable(signatureText(bundle.SignatureVerdict{Status: rel.Signature, Key: rel.Key, Fingerprint: rel.Fingerprint})), rel.Digest); err != nil {
 			return err
 		}
 	}
@@ -277,7 +278,7 @@ func (s *session) printReport(media string, trust []string, r *verify.Report, al
 			return err
 		}
 	}
-	v := auditVerdict(media, trust, r)
+	v := auditVerdict(media, trust, onDrive, r)
 	if err := c.tell("%s is %s: %s. %s\n", v.subject, v.word, countText(r.Findings), v.meaning); err != nil {
 		return err
 	}

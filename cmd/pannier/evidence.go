@@ -471,6 +471,8 @@ func (e *evidence) vouched() {
 		*v = "Nobody trusted vouches for " + strings.Join(e.refused, ", ") + ", which was refused."
 	case len(unsigned) > 0:
 		*v = "Nobody trusted vouches for " + strings.Join(unsigned, ", ") + "."
+	case releases > 0 && len(e.onDrive) > 0:
+		*v = "Every release is signed, but a key that was named as trusted travels on the drive itself: what it signs proves nothing."
 	case releases > 0:
 		*v = "Every release is signed by somebody trusted; the signature covers every byte of it through digests."
 	default:

@@ -155,11 +155,13 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 	if failure != nil {
 		return
 	}
-	said := auditVerdict(opts.Media, trust, r)
-	v := custody.Verdict{State: custody.StateGood, Headline: strings.ToUpper(said.word[:1]) + strings.ToLower(said.word[1:]), Sentence: said.meaning}
+	said := auditVerdict(opts.Media, trust, e.onDrive, r)
+	v := custody.Verdict{State: custody.StateGood, Headline: strings.ToUpper(said.word[:1]) + strings.ToLower(said.word[1:]), Sentence: said.meaning, ToDo: said.steps}
+	if said.doubt != "" {
+		v.State, v.Headline = custody.StateIncomplete, said.doubt
+	}
 	if r.Status != verify.StatusComplete {
 		v.State, v.Sentence = custody.StateBad, countText(r.Findings)+". "+said.meaning
-		v.ToDo = said.steps
 	}
 	if r.Status == verify.StatusIncomplete {
 		v.State = custody.StateIncomplete
@@ -170,11 +172,14 @@ func (e *evidence) audited(ctx context.Context, opts verify.AuditOptions, trust 
 // auditChecks are what an audit checked, each with what it found and no other did.
 func (e *evidence) auditChecks(opts verify.AuditOptions, r *verify.Report) []custody.Check {
 	var ofBlobs, ofFiles, ofCustody []verify.Finding // those of signatures are told release by release
+	awaited := 0
 	for _, f := range r.Findings {
 		switch {
 		case f.Kind == verify.KindUntrusted && f.Path == custody.LogName:
 			ofCustody = append(ofCustody, f)
 		case f.Kind == verify.KindUntrusted:
+		case f.Awaited > 0:
+			awaited++
 		case r.Directory || strings.HasPrefix(f.Path, "blobs/") || strings.HasPrefix(f.Path, "pannier/partial/"):
 			ofBlobs = append(ofBlobs, f)
 		default:
@@ -185,11 +190,22 @@ func (e *evidence) auditChecks(opts verify.AuditOptions, r *verify.Report) []cus
 	if r.Selected != nil {
 		what, result = "every blob of "+strings.Join(r.Selected, ", ")+" read and hashed", fmt.Sprintf("%d of %d blobs and manifests", r.Read, r.Blobs.Count)
 	}
+	result += ", " + countText(ofBlobs)
+	if awaited > 0 {
+		result += fmt.Sprintf("; %d more are not fetched yet", awaited)
+	}
 	checks := []custody.Check{
-		{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result + ", " + countText(ofBlobs)},
+		{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result},
+	}
+	how, files := "against SHA256SUMS, which the seal vouches for, and whether it belongs there", countText(ofFiles)
+	switch {
+	case !r.Sealed:
+		how = "only whether it belongs there: there is no seal, which would vouch for what is in it"
+	case r.Uncompared > 0:
+		files += fmt.Sprintf(", and %d could not be compared, for no good list of sums is left", r.Uncompared)
 	}
 	if !r.Directory { // which has no seal
-		checks = append(checks, custody.Check{What: "every other file", How: "against SHA256SUMS, which the seal vouches for, and whether it belongs there", Result: countText(ofFiles)})
+		checks = append(checks, custody.Check{What: "every other file", How: how, Result: files})
 	}
 	for _, rel := range r.Releases {
 		checks = append(checks, custody.Check{What: "signature of " + release.Tag(rel.Version, rel.Arch), How: e.keysText(), Result: rel.Signature})

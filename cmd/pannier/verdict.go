@@ -27,6 +27,7 @@ type verdict struct {
 	word    string
 	meaning string
 	steps   []string // empty if there is nothing to do
+	doubt   string   // why nobody vouches for what is whole; "" of all else
 }
 
 func (v *verdict) step(format string, args ...any) {
@@ -34,8 +35,8 @@ func (v *verdict) step(format string, args ...any) {
 }
 
 // auditVerdict puts the outcome of an audit of media into words. trust are the flags that an
-// audit of it needs.
-func auditVerdict(media string, trust []string, r *verify.Report) verdict {
+// audit of it needs, onDrive the key files among them that travel on the drive.
+func auditVerdict(media string, trust, onDrive []string, r *verify.Report) verdict {
 	v := verdict{subject: media, word: statusWords[r.Status]}
 	if r.Selected != nil {
 		v.subject = strings.Join(r.Selected, ", ") + " on " + media
@@ -45,6 +46,12 @@ func auditVerdict(media string, trust []string, r *verify.Report) verdict {
 	switch r.Status {
 	case verify.StatusComplete:
 		v.meaning = everyBlob(r) + vouched(r)
+		if by := vouchedByDrive(r, onDrive); by != "" {
+			v.doubt = "Whole, but nobody vouches for it"
+			v.meaning = everyBlob(r) + ". But the key " + by + " that its releases are signed with came from the drive itself: that proves nothing of who signed them." + besideReleases(r)
+			v.step("Audit again with a key that came another way: %s", commandLine("pannier", "audit", media, "--keyring", "FILE"))
+		}
+		custodyStep(r, &v)
 		return v
 	case verify.StatusIncomplete:
 		t.incomplete(r, &v)
@@ -57,6 +64,28 @@ func auditVerdict(media string, trust []string, r *verify.Report) verdict {
 		v.step("Look at what does not belong there, and remove it by hand: %s", pathsText(t.byHand))
 	}
 	return v
+}
+
+// vouchedByDrive names the key file on the drive that alone makes a release of the report a signed
+// one; "" if there is none.
+func vouchedByDrive(r *verify.Report, onDrive []string) string {
+	for _, rel := range r.Releases {
+		for _, name := range onDrive {
+			if rel.Signature == bundle.SignatureVerified && filepath.Base(rel.KeySource) == filepath.Base(name) {
+				return printable(name)
+			}
+		}
+	}
+	return ""
+}
+
+// custodyStep says whom to ask where the custody log, or what was attached, is not as it should
+// be, and nobody asked for trusted signers.
+func custodyStep(r *verify.Report, v *verdict) {
+	if r.CustodyWrong > 0 {
+		v.step("Ask those who had the drive in hand about its custody log and what is attached to it: %s wrong with that, and the notes say what. What was sealed does not depend on it.",
+			content.Plural(r.CustodyWrong, "thing is", "things are"))
+	}
 }
 
 // everyBlob says what was read and is right.
@@ -143,6 +172,9 @@ func (t tally) incomplete(r *verify.Report, v *verdict) {
 		v.step("Run the same pack command again on the internet side: it continues.")
 		if t.healable > 0 {
 			v.step("Of the findings %d can be healed here: %s", t.healable, commandLine(t.repair...))
+		}
+		if r.Unfinished && r.Selected == nil {
+			v.step("If it was given up, this removes what it has left beside what is sealed, which stays as it is: %s", commandLine(append(t.repair, "--drop-unfinished")...))
 		}
 	}
 }
@@ -240,6 +272,11 @@ func vouched(r *verify.Report) string {
 	case len(r.Releases) == 0:
 		text = ". There is no release on it."
 	}
+	return text + besideReleases(r)
+}
+
+// besideReleases says what on a whole drive no signature of a release covers.
+func besideReleases(r *verify.Report) (text string) {
 	if p := r.Presumes; p != nil {
 		text += fmt.Sprintf(" It is not all that its images need: %s, %s, presumed at %s, and unpack proves first what is there.", content.Plural(p.Blobs, "blob", "blobs"), content.SizeText(p.Bytes), strings.Join(p.At, ", "))
 	}

@@ -343,6 +343,17 @@ func (r *Report) Crossed() string {
 	return "What crossed"
 }
 
+// Unsealed says why a drive is not sealed as a whole; "" if it is.
+func (d DriveReport) Unsealed() string {
+	switch {
+	case d.Sealed:
+		return ""
+	case d.Bundle != "":
+		return "a later pack onto it has not finished; what was sealed before has the bundle id and is judged by its own seal"
+	}
+	return "packing has not finished"
+}
+
 // Nothing reports that nothing was brought to the registry or found there.
 func (d *Delivery) Nothing() bool {
 	return d.Pushed.Blobs+d.Mounted.Blobs+d.Present.Blobs+d.Skipped.Blobs+d.Presumed.Blobs == 0

@@ -68,8 +68,8 @@ func (t *textReport) answers() {
 			t.say("image %s\n  %s", a.Reference, a.Digest)
 		}
 		state := ""
-		if !d.Sealed {
-			state = ", NOT SEALED: packing has not finished"
+		if text := d.Unsealed(); text != "" {
+			state = ", NOT SEALED: " + text
 		}
 		t.say("%d blobs and manifests, %s%s", d.Blobs, content.SizeText(d.Bytes), state)
 		t.beside(d)
