@@ -263,6 +263,68 @@ func TestReportPrinted(t *testing.T) {
 	}
 }
 
+// laden is a report of a drive with much on it and much wrong with it: two releases, two
+// programs, three attached files, and more errors and steps than anybody reads.
+func laden(command string) *custody.Report {
+	r := crossing()
+	r.Command = command
+	d := &r.Drives[0]
+	second := d.Releases[0]
+	second.Release = "4.8.22-x86_64"
+	d.Releases = append(d.Releases, second)
+	d.Custody.Attached = nil
+	for i := range 3 {
+		d.Custody.Attached = append(d.Custody.Attached, custody.AttachedFile{File: custody.File{
+			As: fmt.Sprintf("ClamAV 1.4.%d on the kiosk of building %d, nothing found", i, i), Path: fmt.Sprintf("pannier/attached/162eaaefe012a37%d-scan.txt", i)}})
+	}
+	d.Custody.Signed, d.Custody.Problems = []custody.SignedEntries{{Events: []string{"packed", "sealed", "attached"}}}, []string{"a", "b"}
+	d.Tools = nil
+	for _, platform := range []string{"linux/amd64", "windows/amd64"} {
+		d.Tools = append(d.Tools, custody.Tool{Platform: platform, Path: "pannier/bin/x", Digest: "sha256:" + strings.Repeat("ab", 32), Changed: command == "audit"})
+	}
+	how := "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure"
+	r.Checks = []custody.Check{{What: "every blob read and hashed", How: how, Result: "712 blobs, 17.0 GiB, 14 findings"},
+		{What: "every other file", How: "against SHA256SUMS, which the seal vouches for, and whether it belongs there", Result: "1 finding"}}
+	for _, rel := range d.Releases {
+		r.Checks = append(r.Checks, custody.Check{What: "signature of " + rel.Release, How: "against keys that do not come from the drive", Result: "verified"})
+	}
+	for range 10 {
+		r.Findings = append(r.Findings, r.Findings[0])
+	}
+	r.Verdict.ToDo = []string{"Try another port or reader first.", "The damage is healed from another drive, a supplement (--refetch-list FILE asks for one) or a REGISTRY/REPO: pannier audit --repair /media/usb/mirror --keyring release-key.asc --from OTHER",
+		"Or pack again with --verify on the internet side: only what is bad is fetched.", "Do not run the program that is on the drive: it is not the one that was sealed. Another drive that has it heals it: pannier audit --repair /media/usb/mirror --keyring release-key.asc --from DRIVE"}
+	if command == "unpack" {
+		r.Verdict.ToDo = r.Verdict.ToDo[:3]
+		for i := range 12 {
+			r.Errors = append(r.Errors, fmt.Sprintf("4.8.22-x86_64-%d: not pushed: blob sha256:%064x on /media/usb/mirror: damaged: digest mismatch: the bytes hash to sha256:%064x; the parity of it: more is damaged than parity can heal", i, i, i))
+		}
+		r.Delivery = &custody.Delivery{Registry: "registry.site.example:5000/ocp4/openshift4", Refused: 10}
+		r.Delivery.Pushed.Blobs = 24
+	}
+	r.Normalize()
+	return r
+}
+
+// The first page holds its own also where there is much to say, and the signature stands on it.
+func TestReportPrintedLaden(t *testing.T) {
+	text := need(t, "pdftotext", "apt-get install poppler-utils")
+	for _, command := range []string{"pack", "audit", "unpack"} {
+		t.Run(command, func(t *testing.T) {
+			pdf := filepath.Join(t.TempDir(), "report.pdf")
+			browser(t, "--no-pdf-header-footer", "--print-to-pdf="+pdf, page(t, laden(command)))
+			pages := strings.Split(string(newUser(t).must(t, text, "-layout", pdf, "-")), "\f")
+			for _, want := range []string{"What to do", "Attached, as the sender claims", "windows/amd64", "Map of the drive", "Bytes by component", "Transfer rate over time", "date"} {
+				if !strings.Contains(pages[0], want) {
+					t.Errorf("the first page lacks %q:\n%s", want, pages[0])
+				}
+			}
+			if !strings.HasPrefix(strings.TrimSpace(pages[1]), "Appendix") {
+				t.Errorf("the appendix does not begin on the second page:\n%s", pages[1])
+			}
+		})
+	}
+}
+
 // ssh-keygen makes the keys, and verifies without pannier what the log's lines are signed with.
 func TestCustodySignedForSSHKeygen(t *testing.T) {
 	keygen := need(t, "ssh-keygen", "apt-get install openssh-client")

@@ -357,6 +357,10 @@ func (e *evidence) failure(ctx context.Context, err error) {
 		var refused *bundle.SignatureError
 		if errors.As(one, &refused) {
 			e.refused = append(e.refused, refused.Tag)
+			check := custody.Check{What: "signature of " + refused.Tag, How: e.keysText(), Result: refused.Verdict.Status}
+			if !slices.Contains(r.Checks, check) {
+				r.Checks = append(r.Checks, check)
+			}
 		}
 		a := adviceFor(one)
 		for _, todo := range []string{sentence(a.todo), "Running the same command again: " + a.rerun + "."} {
@@ -504,6 +508,8 @@ func (e *evidence) keysText() string {
 	switch {
 	case len(e.onDrive) > 0:
 		return "against known keys, of which " + strings.Join(e.onDrive, ", ") + " lies on the drive itself"
+	case len(e.keyrings) == 0:
+		return "against Red Hat's keys, as far as they are at hand; no key was given with --keyring"
 	case len(e.media) == 0:
 		return "against Red Hat's keys, and those that --keyring names"
 	}

@@ -21,7 +21,7 @@ import (
 // its report.
 
 // packed takes in what a pack did.
-func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundle.PackResult, failure error) {
+func (e *evidence) packed(ctx context.Context, f *packFlags, opts bundle.PackOptions, r *bundle.PackResult, failure error) {
 	if r == nil || opts.DryRun {
 		return
 	}
@@ -54,20 +54,34 @@ func (e *evidence) packed(ctx context.Context, opts bundle.PackOptions, r *bundl
 	}
 	rep.Verdict = custody.Verdict{State: custody.StateGood, Headline: "Packed and sealed",
 		Sentence: fmt.Sprintf("%d blobs and manifests, %s, were fetched or there before; each was accepted by its digest. What was written was flushed, read back and sealed.", r.Blobs, content.SizeText(r.Bytes)),
-		ToDo:     []string{"Unmount the drive, carry it over, and run \"pannier audit\" there: it reads every byte again."}}
+		ToDo:     packedSteps(f, opts, r)}
 	if r.Unchanged {
 		rep.Verdict.Headline = "Sealed before, nothing to do"
 		rep.Verdict.Sentence = "Everything that was asked for was on the drive already. Nothing was written, and what the seal covers was not read again."
-		rep.Verdict.ToDo = []string{"Run \"pannier audit\": it reads every byte again."}
 	}
 	if t := r.Plan.Presumed; t.Blobs > 0 {
 		rep.Verdict.Sentence += " It is not all that its images need: not on the drive is " + presumedText(t) + "."
 	}
-	if inMemory(r) {
-		rep.Verdict.ToDo = append([]string{"This is in the computer's memory (tmpfs): copy the folder to a drive before power off."}, rep.Verdict.ToDo...)
-	} else if r.SameDisk {
-		rep.Verdict.ToDo = append([]string{"This is the system's own disk: copy the folder to a drive, or mount the drive and pack again."}, rep.Verdict.ToDo...)
+}
+
+// packedSteps say how what was packed comes to the other side, as the terminal does.
+func packedSteps(f *packFlags, opts bundle.PackOptions, r *bundle.PackResult) (steps []string) {
+	switch {
+	case inMemory(r):
+		steps = append(steps, "This is in the computer's memory (tmpfs): copy the folder to a drive before power off, or mount the drive and pack again.")
+	case r.SameDisk:
+		steps = append(steps, "This is the system's own disk: copy the folder to a drive, or mount the drive and pack again.")
+	default:
+		steps = append(steps, "Unmount the drive, and carry it over.")
 	}
+	command, note := nextCommand(f, opts, r)
+	if note != "" {
+		steps = append(steps, note)
+	}
+	if opts.Only == nil {
+		steps = append(steps, "On the other side \"pannier audit\" reads every byte again.")
+	}
+	return append(steps, "Then, on the other side: "+command)
 }
 
 // enterPacked continues the log of the drive.

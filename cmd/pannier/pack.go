@@ -147,7 +147,7 @@ func (s *session) pack(ctx context.Context, f *packFlags, args []string) (err er
 	if result == nil {
 		return err
 	}
-	evidence.packed(ctx, opts, result, err)
+	evidence.packed(ctx, f, opts, result, err)
 	s.result = packResult(result)
 	s.warnAll(result.Warnings[min(warned, len(result.Warnings)):])
 	if printErr := s.printPack(f, opts, result, asJSON, err); err == nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -29,8 +30,8 @@ const (
 	maxAttached = 1000
 )
 
-// ErrAttachment says that a file can not be attached.
-var ErrAttachment = errors.New("can not be attached")
+// ErrAttachment says that a file cannot be attached.
+var ErrAttachment = errors.New("cannot be attached")
 
 // Attachment is what [Attach] puts on a drive.
 type Attachment struct {
@@ -165,18 +166,25 @@ type Drive interface {
 }
 
 // Look reads the log of a drive and compares with it what was attached. trusted may be nil. It never fails:
-// a log that can not be read is a problem like any other.
+// a log that cannot be read is a problem like any other.
 func Look(d Drive, trusted *Signers, now time.Time) *State {
 	s := &State{}
 	var err error
 	if s.Log, err = Read(d); err != nil {
-		s.Log = &Log{Problems: []string{"it can not be read: " + err.Error()}}
+		s.Log = &Log{Problems: []string{"it cannot be read: " + err.Error()}}
 	}
 	s.Lines, s.Last = len(s.Log.Lines), s.Log.Last()
 	s.Problems = append(s.Problems, s.Log.Problems...)
 	s.vouch(trusted, now)
 	s.compare(d)
 	return s
+}
+
+// problem notes what is wrong with a file, once: several lines of the log may claim things of it.
+func (s *State) problem(text string) {
+	if !slices.Contains(s.Problems, text) {
+		s.Problems = append(s.Problems, text)
+	}
 }
 
 // compare compares the attached files with what the log says of them.
@@ -211,10 +219,12 @@ func (s *State) compare(d Drive) {
 		a := AttachedFile{File: *f, Time: line.Time}
 		raw, err := d.ReadFile(f.Path, MaxAttachment)
 		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			s.problem("attached " + f.Path + " is not there")
 		case err != nil:
-			s.Problems = append(s.Problems, "attached "+f.Path+": "+err.Error())
+			s.problem("attached " + f.Path + ": " + err.Error())
 		case digest.FromBytes(raw) != f.Digest || int64(len(raw)) != f.Size:
-			s.Problems = append(s.Problems, "attached "+f.Path+" is not what the custody log says was attached")
+			s.problem("attached " + f.Path + " is not what the custody log says was attached")
 		default:
 			a.Whole = true
 		}

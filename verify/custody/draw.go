@@ -6,6 +6,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"pannier/bundle/content"
 )
 
 // The drawings of the report are SVG that is made here of numbers alone: no text of a drive
@@ -68,7 +70,7 @@ func mapDrawing(cells []Cell) template.HTML {
 		}
 		states = fewer
 	}
-	const most, room = 16.0, 150.0 // side of a cell, and height of the drawing
+	const most, room = 16.0, 90.0 // side of a cell, and height of the drawing
 	side := math.Min(most, math.Floor(math.Sqrt(drawWidth*room/float64(len(states)))*2)/2)
 	side = math.Max(side, 3)
 	columns := int(drawWidth / side)
@@ -197,6 +199,18 @@ func (r *rate) spread(from, to Sample) {
 
 // average is over the phases that moved something.
 func (r *rate) average() float64 { return float64(r.moved) / math.Max(r.working, 0.001) }
+
+// figures are the average and the peak. The peak is left out of a run that was over within a few
+// steps: what moved within a part of a step is spread over all of it, and looks slower than it was.
+func (r *rate) figures() string {
+	average := "average " + content.SizeText(int64(r.average())) + "/s"
+	if r.working < 5*r.step || r.peak < r.average() {
+		return capital(average)
+	}
+	return fmt.Sprintf("Peak %s/s, %s", content.SizeText(int64(r.peak)), average)
+}
+
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // rateDrawing draws the rate, with a line where each phase begins.
 func rateDrawing(phases []Phase) template.HTML {

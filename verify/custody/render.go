@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ var reportHTML = template.Must(template.New("report").Funcs(template.FuncMap{
 	"last":    last,
 	"over":    func(n, have int) int { return max(0, have-n) },
 	"swatch":  swatch,
+	"short":   short,
+	"brief":   func(text string) string { return digests.ReplaceAllString(text, "$1…") },
+	"step":    step,
 }).Parse(reportTemplate))
 
 // first returns the first n elements of a list of the report.
@@ -54,6 +58,15 @@ func part(list any, of func(have int) (from, to int)) (any, error) {
 	case []SignedEntries:
 		from, to := of(len(l))
 		return l[from:to], nil
+	case []Check:
+		from, to := of(len(l))
+		return l[from:to], nil
+	case []Tool:
+		from, to := of(len(l))
+		return l[from:to], nil
+	case []Phase:
+		from, to := of(len(l))
+		return l[from:to], nil
 	case []Finding:
 		from, to := of(len(l))
 		return l[from:to], nil
@@ -63,6 +76,53 @@ func part(list any, of func(have int) (from, to int)) (any, error) {
 	}
 	return nil, fmt.Errorf("no part of a %T", list)
 }
+
+// short cuts a text that would take too much of the first page.
+func short(n int, text string) string {
+	if runes := []rune(text); len(runes) > n {
+		return string(runes[:n]) + "…"
+	}
+	return text
+}
+
+// digests finds those that are written in full; the first page has room for their beginnings alone.
+var digests = regexp.MustCompile(`(sha256:[0-9a-f]{12})[0-9a-f]{52}`)
+
+// commands finds what is typed in a piece of advice: a command at its end, one in quotation marks,
+// a flag.
+var commands = regexp.MustCompile(`: (?:pannier|oc) .+$|"(?:pannier|oc) [^"]+"|--[a-z][a-z-]*[a-z]`)
+
+// step shows a piece of advice, with what is typed in the type of code. A line of that is broken
+// between words alone, and not within a flag.
+func step(text string) template.HTML {
+	var b strings.Builder
+	for at := 0; at < len(text); {
+		found := commands.FindStringIndex(text[at:])
+		if found == nil {
+			b.WriteString(template.HTMLEscapeString(text[at:]))
+			break
+		}
+		typed := text[at+found[0] : at+found[1]]
+		b.WriteString(template.HTMLEscapeString(text[at : at+found[0]]))
+		if rest, ok := strings.CutPrefix(typed, ": "); ok {
+			b.WriteString(": ")
+			typed = rest
+		}
+		b.WriteString("<code>")
+		for i, word := range strings.Fields(strings.Trim(typed, `"`)) {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			b.WriteString(`<span class="word">` + template.HTMLEscapeString(word) + "</span>")
+		}
+		b.WriteString("</code>")
+		at += found[1]
+	}
+	return template.HTML(b.String())
+}
+
+// ToolsUnread reports whether the programs on the drives were not looked at in the run.
+func (r *Report) ToolsUnread() bool { return r.Command == "unpack" }
 
 // page is what the template shows beside the report's own fields.
 type page struct {
@@ -92,8 +152,7 @@ func (r *Report) HTML(w io.Writer) error {
 	r = r.plain()
 	p := page{Report: r, Rate: rateDrawing(r.Phases), Components: bars(r.Drives)}
 	if t := rateOf(r.Phases); t != nil {
-		p.RateText = fmt.Sprintf("Peak %s/s, average %s/s; %.1f seconds from left to right. A dotted line is where a phase begins.",
-			content.SizeText(int64(t.peak)), content.SizeText(int64(t.average())), t.length)
+		p.RateText = fmt.Sprintf("%s; %.1f seconds from left to right. A dotted line is where a phase begins.", t.figures(), t.length)
 	}
 	p.Open, p.Repaired = r.counts()
 	for i, d := range r.Drives {
@@ -135,7 +194,7 @@ func (r *Report) counts() (open, repaired string) {
 }
 
 // maxBars is how many components are drawn; the others are one bar.
-const maxBars = 7
+const maxBars = 5
 
 // bars are the largest components of all drives together.
 func bars(drives []DriveReport) []bar {

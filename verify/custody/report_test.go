@@ -149,3 +149,58 @@ func TestTimeline(t *testing.T) {
 		t.Errorf("%d phases", n)
 	}
 }
+
+// A run that is over at once has no peak below its average.
+func TestRate(t *testing.T) {
+	r := full("name")
+	r.Phases = []custody.Phase{{Name: "audit", Seconds: 0.3, Bytes: 100 << 20, Samples: []custody.Sample{{}, {At: 0.2, Bytes: 100 << 20}, {At: 0.3, Bytes: 100 << 20}}}, {Name: "flush", Start: 0.3, Seconds: 1}}
+	if page := html(t, r); !strings.Contains(page, "Average 333.3 MiB/s; 1.3 seconds") || strings.Contains(page, "Peak") {
+		t.Error("a short run has a peak")
+	}
+	r.Phases = []custody.Phase{{Name: "audit", Seconds: 20, Bytes: 100 << 20, Samples: []custody.Sample{{}, {At: 5, Bytes: 75 << 20}, {At: 20, Bytes: 100 << 20}}}}
+	if page := html(t, r); !strings.Contains(page, "Peak 15.0 MiB/s, average 5.0 MiB/s; 20.0 seconds") {
+		t.Error("a long run lacks its peak")
+	}
+}
+
+// What is typed is told from what is said, and stays whole.
+func TestSteps(t *testing.T) {
+	r := full("name")
+	r.Verdict.ToDo = []string{`With --refetch-list FILE, or "pannier inspect MEDIA"; else: pannier audit --repair 'a <b>' --from OTHER`}
+	const want = `<li>With <code><span class="word">--refetch-list</span></code> FILE, or <code><span class="word">pannier</span> <span class="word">inspect</span> <span class="word">MEDIA</span></code>; ` +
+		`else: <code><span class="word">pannier</span> <span class="word">audit</span> <span class="word">--repair</span> <span class="word">&#39;a</span> <span class="word">&lt;b&gt;&#39;</span> <span class="word">--from</span> <span class="word">OTHER</span></code></li>`
+	if page := html(t, r); !strings.Contains(page, want) {
+		t.Error(page)
+	}
+}
+
+// The first page names the first of long lists, and says where the rest is; what was not looked
+// at is not called good.
+func TestFirstPage(t *testing.T) {
+	r := full("name")
+	r.Command = "unpack"
+	for i := range 9 {
+		r.Verdict.ToDo = append(r.Verdict.ToDo, fmt.Sprintf("step %d", i))
+		r.Errors = append(r.Errors, fmt.Sprintf("error %d of sha256:%064x %s", i, i, strings.Repeat("x", 300)))
+		r.Checks = append(r.Checks, custody.Check{What: fmt.Sprintf("check %d", i)})
+		r.Phases = append(r.Phases, custody.Phase{Name: fmt.Sprintf("phase %d", i)})
+	}
+	r.Drives[0].Tools = []custody.Tool{{Platform: "linux/amd64", Digest: "abc"}}
+	page := html(t, r)
+	first, appendix, _ := strings.Cut(page, `<article class="sheet appendix"`)
+	for _, want := range []string{"and 4 more steps, in the appendix", "and 8 more errors", "and 5 more checks, in the appendix", "and 4 more phases", "The program pannier, <strong>not read in this run</strong>", "error 0 of sha256:000000000000… x"} {
+		if !strings.Contains(first, want) {
+			t.Errorf("the first page lacks %q", want)
+		}
+	}
+	for _, want := range []string{"step 8", "error 8", "check 8"} {
+		if strings.Contains(first, want) || !strings.Contains(appendix, want) {
+			t.Errorf("%q does not stand in the appendix alone", want)
+		}
+	}
+	r.Command, r.Phases = "audit", nil
+	r.Drives[0].Tools[0].Changed = true
+	if page := html(t, r); strings.Contains(page, "not read in this run</strong>") || !strings.Contains(page, "do not run it</strong>; as sealed:") || strings.Contains(page, ">phase<") {
+		t.Error("an audit read the programs, and no phase is an empty table")
+	}
+}

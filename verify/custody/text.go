@@ -141,10 +141,13 @@ func (t *textReport) beside(d DriveReport) {
 	}
 	for _, tool := range d.Tools {
 		note := "before it is run, compare its SHA-256 with what the sender says another way"
+		if t.r.ToolsUnread() {
+			note = "NOT READ IN THIS RUN; " + note
+		}
 		if tool.Changed {
 			note = "IT IS NOT AS IT WAS SEALED: do not run it"
 		}
-		t.say("the program pannier for %s; %s\n  %s\n  %s", tool.Platform, note, tool.Path, tool.Digest)
+		t.say("the program pannier for %s; %s\n  %s\n  as sealed: %s", tool.Platform, note, tool.Path, tool.Digest)
 	}
 	if d.Custody == nil {
 		return
