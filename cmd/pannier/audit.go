@@ -131,6 +131,8 @@ func (s *session) audit(ctx context.Context, f *auditFlags, args []string) (err 
 	if report == nil {
 		return err
 	}
+	s.result = auditResult(report)
+	s.journal.findings(report.Findings)
 	var printErr error
 	if asJSON {
 		printErr = s.console.json(reportDocument(report))

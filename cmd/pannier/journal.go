@@ -2,9 +2,13 @@ package main
 
 import (
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
+
+	"pannier/verify"
 )
 
 // journal is the file that --log-file names. What is logged and what is said goes there, and
@@ -31,10 +35,31 @@ func openJournal(name string, level slog.Level) (*journal, error) {
 	return &journal{file: f, log: slog.New(handler), began: time.Now()}, nil
 }
 
-// close notes how the command ended.
-func (j *journal) close(code int, err error) {
+// findings takes down what an audit found, each finding by itself; what has not been fetched yet
+// is only counted, in the result.
+func (j *journal) findings(found []verify.Finding) {
 	if j == nil {
 		return
+	}
+	for _, f := range found {
+		if f.Awaited == 0 {
+			j.log.Info("finding", "kind", f.Kind, "path", f.Path, "digest", f.Digest, "images", f.Images, "detail", f.Detail, "repaired", f.Repaired, "healable", f.Healable)
+		}
+	}
+}
+
+// close notes what came of the command, as the last event of --progress json has it, and how it
+// ended.
+func (j *journal) close(code int, err error, result map[string]any) {
+	if j == nil {
+		return
+	}
+	if result != nil {
+		var members []any
+		for _, name := range slices.Sorted(maps.Keys(result)) {
+			members = append(members, name, result[name])
+		}
+		j.log.Info("result", members...)
 	}
 	j.log.Info("ended", "exitCode", code, "codes", codesOf(err), "took", time.Since(j.began).Round(time.Millisecond).String())
 	j.file.Close()

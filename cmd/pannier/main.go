@@ -43,7 +43,8 @@ type session struct {
 	verbose  bool // -v
 	saves    bool // the command has begun to write what continuing it takes over
 	endless  bool // the command runs until it is interrupted: that is how it ends well
-	// result is what pack and unpack did, for the last event of --progress json.
+	// result is what pack, audit and unpack came to, for the last event of --progress json and for
+	// the log file.
 	result map[string]any
 
 	scratch    string // the cache of this run, where there is no home; removed at its end
@@ -77,7 +78,7 @@ func run(ctx context.Context, argv []string, env environ, stdin io.Reader, stdou
 	}
 	code := s.conclude(ctx, err)
 	s.sayResult(code, err)
-	s.journal.close(code, err)
+	s.journal.close(code, err, s.result)
 	return code
 }
 

@@ -11,6 +11,8 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
+	"pannier/bundle/release"
+	"pannier/verify"
 )
 
 // start applies the flags that say how a command shows its work.
@@ -273,6 +275,27 @@ func packResult(r *bundle.PackResult) map[string]any {
 	return map[string]any{
 		"sealed": r.Sealed, "unchanged": r.Unchanged, "bundleID": r.BundleID, "blobs": r.Blobs, "manifests": r.Manifests, "bytes": r.Bytes,
 		"fetched": r.Moved, "resumed": r.Resumed, "adopted": r.Adopted, "presumed": r.Plan.Presumed, "releases": releases,
+	}
+}
+
+// auditResult is the same of an audit.
+func auditResult(r *verify.Report) map[string]any {
+	releases := []map[string]any{}
+	for _, rel := range r.Releases {
+		releases = append(releases, map[string]any{
+			"release": release.Tag(rel.Version, rel.Arch), "digest": rel.Digest, "images": rel.Images, "signature": rel.Signature, "fingerprint": rel.Fingerprint,
+		})
+	}
+	findings, repaired := map[verify.Kind]int{}, 0
+	for _, f := range r.Findings {
+		if f.Repaired {
+			repaired++
+		} else {
+			findings[f.Kind]++
+		}
+	}
+	return map[string]any{
+		"status": r.Status, "sealed": r.Sealed, "bundleID": r.Bundle, "blobs": r.Blobs, "releases": releases, "findings": findings, "repaired": repaired,
 	}
 }
 
