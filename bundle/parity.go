@@ -21,10 +21,11 @@ import (
 
 // PlannedParity is what a plan says of parity.
 type PlannedParity struct {
-	Share  parity.Share
-	Blobs  int          // that get parity in this run
-	Bytes  int64        // that it takes on the drive
-	Beyond []LargerBlob // larger than the parity: they cannot be healed if all of them is lost; the largest first
+	Share    parity.Share
+	Blobs    int             // that get parity in this run
+	Bytes    int64           // that it takes on the drive
+	Strength parity.Strength // how much damage it heals
+	Beyond   []LargerBlob    // larger than the parity: they cannot be healed if all of them is lost; the largest first
 }
 
 // LargerBlob is a blob that is larger than its parity.
@@ -165,7 +166,7 @@ func (b *Bundle) parityShare() parity.Share {
 
 // plan says what the parity of this run takes and cannot heal.
 func (c *cover) plan(p *packer) PlannedParity {
-	out := PlannedParity{Share: c.share, Blobs: len(c.bare), Bytes: parity.Size(c.share, c.bare)}
+	out := PlannedParity{Share: c.share, Blobs: len(c.bare), Bytes: parity.Size(c.share, c.bare), Strength: parity.Plan(c.share, c.bare)}
 	for _, b := range parity.Beyond(c.share, c.bare) {
 		l := LargerBlob{Digest: b.Digest, Size: b.Size}
 		if it := p.items[b.Digest]; it != nil {

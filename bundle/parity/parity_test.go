@@ -239,6 +239,30 @@ func TestBadSlicesInEveryGroup(t *testing.T) {
 	}
 }
 
+// What a plan says of its strength.
+func TestPlan(t *testing.T) {
+	blob := func(slices int64) []Blob {
+		return []Blob{{Digest: digest.FromString("x"), Size: slices * sliceSize}}
+	}
+	for _, tc := range []struct {
+		share Share
+		blobs []Blob
+		want  Strength
+	}{
+		{0, blob(16), Strength{}},
+		{500, nil, Strength{}},
+		{500, blob(1), Strength{1, 1, 1}},
+		{500, blob(16), Strength{1, 16, 1}},
+		{500, blob(200), Strength{10, 200, 1}},
+		{500, blob(1000), Strength{10, 200, 5}},
+		{1000, blob(201), Strength{11, 101, 2}},
+	} {
+		if got := Plan(tc.share, tc.blobs); got != tc.want {
+			t.Errorf("%v of %d blobs: %+v, want %+v", tc.share, len(tc.blobs), got, tc.want)
+		}
+	}
+}
+
 // Damaged parity is found and made again, also where a blob is damaged in the same group, and
 // what it heals shrinks by it.
 func TestDamagedParity(t *testing.T) {

@@ -107,7 +107,7 @@ func (s *Set) mend(ctx context.Context, desc ocispec.Descriptor, put func(d Dama
 	}
 	lost, err := s.Restore(ctx, []Damage{d}, func(_ ocispec.Descriptor, slice int64, data []byte) error { return put(d, slice, data) })
 	if err == nil && len(lost) > 0 {
-		err = fmt.Errorf("%w: %d bytes of the blob", ErrLost, lost[0].Bytes())
+		err = fmt.Errorf("%w: %s of 1 MiB of the blob, in groups of which more is damaged than they have good parity", ErrLost, content.Plural(len(lost[0].Slices), "slice", "slices"))
 	}
 	return d, err
 }

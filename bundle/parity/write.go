@@ -60,6 +60,19 @@ func Size(share Share, blobs []Blob) int64 {
 	return m.size() + 2*m.mapSize()
 }
 
+// Strength is what parity heals: Heals slices of 1 MiB that are damaged in each group, in one
+// blob or in several, of at most Slices that the group has. There are Groups of them.
+type Strength struct{ Heals, Slices, Groups int }
+
+// Plan returns the strength of what [Write] will write for blobs; the zero value if that is nothing.
+func Plan(share Share, blobs []Blob) Strength {
+	m := newMap(digest.FromString(""), share, order(blobs), maxData)
+	if m == nil || share == 0 {
+		return Strength{}
+	}
+	return Strength{Heals: m.parity, Slices: m.data, Groups: m.groups}
+}
+
 // Beyond returns those of blobs that are larger than the parity that [Write] will write: lost as
 // a whole, they could not be reconstructed. The largest is first.
 func Beyond(share Share, blobs []Blob) []Blob {

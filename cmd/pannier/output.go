@@ -11,6 +11,7 @@ import (
 	"pannier/bundle"
 	"pannier/bundle/content"
 	"pannier/bundle/objects"
+	"pannier/bundle/parity"
 	"pannier/bundle/release"
 	"pannier/verify"
 )
@@ -103,6 +104,9 @@ type parityDocument struct {
 	Share  string               `json:"share"`
 	Blobs  int                  `json:"blobs"`
 	Bytes  int64                `json:"bytes"`
+	Heals  int                  `json:"heals"`  // damaged slices in each group
+	Slices int                  `json:"slices"` // that a group has, at most
+	Groups int                  `json:"groups"`
 	Beyond []largerBlobDocument `json:"beyond"`
 }
 
@@ -116,7 +120,7 @@ func parityOf(p bundle.PlannedParity) *parityDocument {
 	if p.Blobs == 0 {
 		return nil
 	}
-	doc := &parityDocument{Share: p.Share.String(), Blobs: p.Blobs, Bytes: p.Bytes, Beyond: []largerBlobDocument{}}
+	doc := &parityDocument{Share: p.Share.String(), Blobs: p.Blobs, Bytes: p.Bytes, Heals: p.Strength.Heals, Slices: p.Strength.Slices, Groups: p.Strength.Groups, Beyond: []largerBlobDocument{}}
 	for _, l := range p.Beyond {
 		doc.Beyond = append(doc.Beyond, largerBlobDocument{Digest: l.Digest.String(), Size: l.Size, Images: l.Images})
 	}
@@ -193,12 +197,24 @@ func planText(p bundle.Plan, transfer, free string) string {
 		}
 		rows = append(rows, []string{free, space})
 	}
-	return pathText(p.Path) + table(rows) + beyondText(p.Parity)
+	return pathText(p.Path) + table(rows) + strengthText(p.Parity.Strength) + beyondText(p.Parity)
 }
 
 // presumedText tells of blobs that are left out of a drive.
 func presumedText(t bundle.Totals) string {
 	return fmt.Sprintf("%s, %s, that the other side holds", content.Plural(t.Blobs, "blob", "blobs"), content.SizeText(t.Bytes))
+}
+
+// strengthText says how much damage the parity of a plan heals; "" if there is none.
+func strengthText(s parity.Strength) string {
+	if s.Groups == 0 {
+		return ""
+	}
+	where := "the one group that there is, of " + content.Plural(s.Slices, "slice", "slices")
+	if s.Groups > 1 {
+		where = fmt.Sprintf("each of the %d groups, of up to %d slices", s.Groups, s.Slices)
+	}
+	return fmt.Sprintf("\nparity heals %s of 1 MiB in %s: one bad byte damages its slice, in whichever blob", content.Plural(s.Heals, "damaged slice", "damaged slices"), where)
 }
 
 // beyondText names the blobs that are too large to be healed if all of one is lost; the
