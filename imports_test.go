@@ -31,7 +31,7 @@ var layers = []string{"store", "bundle", "verify", "apply", "cmd"}
 // vocabulary is free to every layer although it stands in one: packages that hold words
 // (small types and interfaces over descriptors) and import nothing of ours. store keeps the
 // slice sums of a blob and takes their size and encoding from bundle/content, so that writer
-// and index can not drift apart.
+// and index cannot drift apart.
 var vocabulary = []string{"bundle/content"}
 
 // props are made for the demo and for tests: only the command and tests import them, and

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -68,6 +69,14 @@ func ParseDestination(s string) (Destination, error) {
 	}
 	if !hostRule.MatchString(host) {
 		return fail(fmt.Sprintf("%q is no host", host))
+	}
+	if _, port, found := strings.Cut(host, "]:"); found || strings.Count(host, ":") == 1 {
+		if !found {
+			_, port, _ = strings.Cut(host, ":")
+		}
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return fail(fmt.Sprintf("port %s is none of 1 to 65535", port))
+		}
 	}
 	if path != strings.ToLower(path) {
 		return fail("a repository is written in lower case")

@@ -243,7 +243,7 @@ type ParityDamage struct {
 	Slices     []int
 }
 
-// Lost says what of the damage can not be reconstructed: for each group, more of its slices are
+// Lost says what of the damage cannot be reconstructed: for each group, more of its slices are
 // damaged than parity slices of it are left. It reads nothing. What it leaves out can be healed,
 // provided that damage and parity name all that is damaged in the groups concerned.
 func (s *Set) Lost(damage []Damage, parity []ParityDamage) []Damage {

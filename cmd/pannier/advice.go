@@ -336,6 +336,12 @@ var catalogue = []struct {
 		"try another port or reader; \"pannier audit MEDIA\" has the whole list and says what can be healed, and \"pannier audit --repair MEDIA\" heals it, with --from from another drive or a registry; or pack again with --verify on the internet side: only what is bad is fetched",
 		"safe: what is whole is not touched",
 	}},
+	{[]error{errTool}, advice{
+		"P4010", "the program cannot be taken along",
+		"an archive of --tool-dir is not what SHA256SUMS beside it says, or holds no program: it was cut off, changed, or is of another version than the list",
+		"fetch the archives and their SHA256SUMS anew into one folder, or make them with \"make dist\"; do not use the archive that is named above",
+		"safe, nothing was written",
+	}},
 	{[]error{content.ErrDigest, content.ErrSize, content.ErrInvalid}, advice{
 		"P4004", "bytes are not what their digest says",
 		"the bytes are not those that the digest promises: a bad drive or copy, a proxy that rewrites answers, or a registry with a damaged store",

@@ -136,7 +136,7 @@ func split(args []string, all flagTable, commands []*cli.Command) (words []word,
 		}
 		if needsNext {
 			last := &found[len(found)-1]
-			if last.flag.bare != "" && (i+1 == len(args) || !readsPlatforms(args[i+1])) {
+			if last.flag.bare != "" && (i+1 == len(args) || !readsPlatforms(args[i+1]) && !meansPlatform(args[i+1])) {
 				last.value = last.flag.bare
 				words = append(words, found...)
 				continue

@@ -42,6 +42,9 @@ func (s *session) attach(ctx context.Context, f *attachFlags, args []string) err
 		return usagef(s.command, "--as is missing: say what the file is, as --as \"ClamAV 1.4 on kiosk 3\"")
 	}
 	media, name := s.env.expandHome(args[0]), s.env.expandHome(args[1])
+	if isFolder(name) {
+		return usagef(s.command, "%s is a folder, and attach takes one FILE: pack the folder into an archive, or name the file in it", args[1])
+	}
 	s.drives = []string{media}
 	if err := s.start(&f.logFlags, nil); err != nil {
 		return err

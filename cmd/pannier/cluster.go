@@ -60,7 +60,7 @@ type updateFlags struct {
 func (f *updateFlags) flags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "etcd-backup", Destination: &f.etcdBackup,
-			Usage: "evidence of a backup of etcd younger than 24 hours: a snapshot `FILE|TIME`; the file is looked at, a time (2026-01-31T15:04, or an age as 3h) is believed"},
+			Usage: "evidence of a backup of etcd younger than 24 hours, `FILE|TIME`: of a FILE it is looked at whether it is a snapshot, a TIME (2026-01-31T15:04, or an age as 3h) is believed"},
 		&cli.StringSliceFlag{Name: "allow-paused-pool", Destination: &f.paused,
 			Usage: "machine config pool `NAME` that may be paused, as workers are for an EUS update; it is not waited for; repeatable"},
 	}

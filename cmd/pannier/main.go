@@ -226,6 +226,15 @@ func (s *session) run(ctx context.Context) error {
 	return app.RunContext(ctx, append([]string{s.argv[0], command}, rest...))
 }
 
+// badValue says what the library says of a flag's value in words, with an example.
+func badValue(err error) string {
+	text := strings.ReplaceAll(err.Error(), "for flag -", "for --")
+	if what, ok := strings.CutSuffix(text, ": parse error"); ok {
+		return what + ": it takes a number, as 4, or, where it is a time, one with its unit, as 5m or 30s"
+	}
+	return text
+}
+
 func (s *session) app() *cli.App {
 	name := programName(s.argv[0])
 	if !isPlugin(name) {
@@ -259,7 +268,7 @@ func (s *session) app() *cli.App {
 		c.Flags = append(c.Flags, cli.HelpFlag)
 		c.CustomHelpTemplate = asCalled(name, helpText(c))
 		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error {
-			return usagef(c.Name, "%s", strings.ReplaceAll(err.Error(), "for flag -", "for --"))
+			return usagef(c.Name, "%s", badValue(err))
 		}
 	}
 	return app

@@ -52,6 +52,14 @@ func readsPlatforms(text string) bool {
 	return true
 }
 
+// meansPlatform reports whether a word that is no list of platforms was meant as one, as
+// "linux/amd65": then that is what is said of it, and not that it is no RELEASE.
+func meansPlatform(text string) bool {
+	first, _, _ := strings.Cut(text, ",")
+	system, _, found := strings.Cut(first, "/")
+	return found && !isFolder(text) && slices.ContainsFunc(release.Platforms(), func(p release.Platform) bool { return p.OS == system })
+}
+
 // values looks at every program that is asked for, and hashes it.
 func (f *toolFlags) values(s *session) (out []bundle.Tool, err error) {
 	given := f.tools.Value()
@@ -64,8 +72,12 @@ func (f *toolFlags) values(s *session) (out []bundle.Tool, err error) {
 	dir := s.env.expandHome(f.toolDir)
 	var archives map[release.Platform]toolArchive
 	if dir != "" {
-		if archives, err = toolArchives(dir, buildVersion()); err != nil {
-			return nil, fmt.Errorf("--tool-dir %s: %w", f.toolDir, err)
+		archives, err = toolArchives(dir, buildVersion())
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, usagef(s.command, "--tool-dir %s: it takes the folder of the released archives with their SHA256SUMS, as \"make dist\" makes it: %v", f.toolDir, err)
+		case err != nil:
+			return nil, fmt.Errorf("--tool-dir %s: %w: %w", f.toolDir, errTool, err)
 		}
 	}
 	platforms, err := f.platforms(s, archives)
@@ -86,7 +98,7 @@ func (f *toolFlags) values(s *session) (out []bundle.Tool, err error) {
 			return nil, usagef(s.command, "--with-tool %s: this program is the one for %s; for others, name with --tool-dir the folder of the released archives (pannier_VERSION_OS_ARCH.tar.gz or .zip, with their SHA256SUMS), as \"make dist\" makes it", pl, ownPlatform())
 		}
 		if err != nil {
-			return nil, fmt.Errorf("--with-tool %s: %w", pl, err)
+			return nil, fmt.Errorf("--with-tool %s: %w: %w", pl, errTool, err)
 		}
 		out = append(out, t)
 	}
@@ -135,6 +147,9 @@ func ownProgram() (bundle.Tool, error) {
 	}
 	return toolOf(ownPlatform(), func() (io.ReadCloser, error) { return os.Open(name) })
 }
+
+// errTool says that a program cannot be put onto the drive.
+var errTool = errors.New("the program cannot be taken along")
 
 // maxTool bounds the size of a program.
 const maxTool = 1 << 30

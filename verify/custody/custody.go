@@ -2,7 +2,7 @@
 // attached to it, receipts, and the report that people read and sign for.
 //
 // The custody log (docs/format.md, "The custody log") stands outside the seal. Each of its
-// lines names the one before by its digest, so that a line can not be changed, removed or put
+// lines names the one before by its digest, so that a line cannot be changed, removed or put
 // in without every later line telling; who has the last line has all. Nothing of that proves
 // who wrote it, unless the line is signed: then every line before it is, too. No line is
 // believed for what the content is: digests and the release's signature decide that.
@@ -94,7 +94,7 @@ type Line struct {
 // Log is a custody log that was read.
 type Log struct {
 	Lines    []Line
-	Problems []string // where the chain is broken, lines that can not be read, signatures that are wrong
+	Problems []string // where the chain is broken, lines that cannot be read, signatures that are wrong
 	raw      []byte
 }
 
@@ -164,7 +164,7 @@ func (l *Log) add(text []byte) {
 	}
 	switch {
 	case line.Err != nil:
-		l.problem("line %d can not be read: %v", line.Number, line.Err)
+		l.problem("line %d cannot be read: %v", line.Number, line.Err)
 	case line.Previous != l.Last():
 		l.problem("line %d does not follow from the line before it: one of the two was changed, or others removed or put in", line.Number)
 	}

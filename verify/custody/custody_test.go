@@ -142,7 +142,7 @@ func TestTornLine(t *testing.T) {
 	}
 	record(t, dir, nil, custody.Repaired)
 	l := readLog(t, dir)
-	if len(l.Lines) != 3 || len(l.Problems) != 1 || !strings.Contains(l.Problems[0], "line 2 can not be read") || l.Lines[2].Event != custody.Repaired {
+	if len(l.Lines) != 3 || len(l.Problems) != 1 || !strings.Contains(l.Problems[0], "line 2 cannot be read") || l.Lines[2].Event != custody.Repaired {
 		t.Fatalf("%d lines, problems %q", len(l.Lines), l.Problems)
 	}
 	if want := digest.FromBytes(append(bytes.Clone(raw[bytes.IndexByte(raw, '\n')+1:len(raw)-20]), '\n')); l.Lines[2].Previous != want {

@@ -50,7 +50,7 @@ func html(t *testing.T, r *custody.Report) string {
 	return b.String()
 }
 
-// A name can not become part of the page, reach out of it, or change how it reads.
+// A name cannot become part of the page, reach out of it, or change how it reads.
 func TestHostileNames(t *testing.T) {
 	const evil = `</title></style><script>alert(1)</script><img src=x onerror=alert(2)>" onload="x` + "\x1b[2J\u202e\u2028"
 	r := full(evil)

@@ -82,7 +82,7 @@ func (k *Key) Sign(namespace string, message []byte) ([]byte, error) {
 	}
 	signer, ok := k.signer.(ssh.AlgorithmSigner)
 	if !ok {
-		return nil, fmt.Errorf("a key of type %s can not sign this", algorithm)
+		return nil, fmt.Errorf("a key of type %s cannot sign this", algorithm)
 	}
 	sig, err := signer.SignWithAlgorithm(rand.Reader, data, algorithm)
 	if err != nil {

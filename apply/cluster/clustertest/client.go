@@ -254,7 +254,7 @@ func (c *Client) Apply(ctx context.Context, object any) (Object, error) {
 		}
 		o = list[0]
 	default:
-		return nil, fmt.Errorf("apply: can not apply a %T", object)
+		return nil, fmt.Errorf("apply: cannot apply a %T", object)
 	}
 	path, err := c.Path(ctx, o)
 	if err != nil {

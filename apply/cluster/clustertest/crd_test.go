@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestCutField: a field that is not there can not be cut, so that a list of fields that has
+// TestCutField: a field that is not there cannot be cut, so that a list of fields that has
 // gone stale does not pass for an older cluster.
 func TestCutField(t *testing.T) {
 	dir, err := moduleDir(t.Context(), "github.com/openshift/api")
