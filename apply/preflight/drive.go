@@ -124,6 +124,7 @@ type written struct {
 	method  layout.CacheMethod // how the cache was passed for reading back
 	readErr error              // of reading back
 	left    error              // of cleaning up
+	made    bool               // the folder was, and is removed again
 }
 
 // tryDrive does to the drive what pack does, once, in a folder of its own: create, write,
@@ -159,7 +160,9 @@ func (n *near) tryDrive(ctx context.Context) (written, error) {
 				err = fmt.Errorf("removing what was written: %w", w.left)
 			}
 		}()
-		return n.writeProbe(ctx)
+		w, err = n.writeProbe(ctx)
+		w.made = made
+		return w, err
 	})
 }
 
@@ -203,11 +206,15 @@ func driveWritable(ctx context.Context, n *near) Check {
 	if n.opts.Media == "" {
 		return skip("no MEDIA was named")
 	}
-	_, err := n.tryDrive(ctx)
+	w, err := n.tryDrive(ctx)
 	if err != nil {
 		return fail(err, driveRemedy(err), "writing to %s failed: %v", n.opts.Media, err)
 	}
-	return pass("a file of %s was created, written, synced, renamed and removed in %s", content.SizeText(probeSize), n.opts.Media)
+	made := ""
+	if w.made {
+		made = ", which was made for that and removed again"
+	}
+	return pass("a file of %s was created, written, synced, renamed and removed in %s%s", content.SizeText(probeSize), n.opts.Media, made)
 }
 
 func driveReadBack(ctx context.Context, n *near) Check {

@@ -38,7 +38,11 @@ func (f *far) greet(ctx context.Context) (*remote.Greeting, error) {
 func registryAPI(ctx context.Context, f *far) Check {
 	g, err := f.greet(ctx)
 	if err != nil {
-		return fail(err, hostRemedy(err), "%v", err)
+		remedy := hostRemedy(err)
+		if d := f.opts.Destination; errors.Is(err, remote.ErrUnreachable) && !strings.ContainsAny(d.Registry, ".:") && d.Registry != "localhost" {
+			remedy = fmt.Sprintf("if %s is meant as a folder, write ./%s; else %s", d, d, remedy)
+		}
+		return fail(err, remedy, "%v", err)
 	}
 	return pass("%s", greetingText(f.opts.Destination.Registry, g))
 }

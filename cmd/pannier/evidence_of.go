@@ -60,7 +60,7 @@ func (e *evidence) packed(ctx context.Context, f *packFlags, opts bundle.PackOpt
 		rep.Verdict.Sentence = "Everything that was asked for was on the drive already. Nothing was written, and what the seal covers was not read again."
 	}
 	if t := r.Plan.Presumed; t.Blobs > 0 {
-		rep.Verdict.Sentence += " It is not all that its images need: not on the drive is " + presumedText(t) + "."
+		rep.Verdict.Sentence += " It is not all that its images need; not on the drive: " + presumedText(t) + "."
 	}
 }
 
