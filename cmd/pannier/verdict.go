@@ -71,7 +71,7 @@ func auditVerdict(media string, trust, onDrive []string, r *verify.Report) verdi
 func vouchedByDrive(r *verify.Report, onDrive []string) string {
 	for _, rel := range r.Releases {
 		for _, name := range onDrive {
-			if rel.Signature == bundle.SignatureVerified && filepath.Base(rel.KeySource) == filepath.Base(name) {
+			if rel.Signature == bundle.SignatureVerified && rel.KeySource == name {
 				return printable(name)
 			}
 		}
