@@ -9,7 +9,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"pannier/bundle"
 	"pannier/bundle/content"
@@ -26,15 +25,12 @@ func (u *unpacker) pushBlobs(ctx context.Context) error {
 		p.ev.TotalBlobs++
 	}
 	todo = append(todo, u.captured()...) // kilobytes, which are read and stay: progress leaves them out
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(u.opts.Jobs)
-	for _, b := range todo {
+	return bundle.BothEnds(ctx, u.opts.Jobs, todo, func(ctx context.Context, b *wantedBlob) error {
 		if u.isBad(b.desc.Digest) {
-			continue
+			return nil
 		}
-		g.Go(func() error { return p.one(gctx, b) })
-	}
-	return g.Wait()
+		return p.one(ctx, b)
+	})
 }
 
 type blobPush struct {

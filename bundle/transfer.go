@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"pannier/bundle/content"
 	"pannier/bundle/layout"
 	"pannier/bundle/parity"
@@ -98,41 +96,15 @@ type finished struct {
 	slices content.Slices
 }
 
-// run brings items into place, which are in the order of their sizes. Most workers take the
-// largest that is left, so that the last seconds keep every connection busy. One in four takes
-// the smallest: it waits for round trips and for names on the drive, and meanwhile the others
-// have enough bytes for the wire and the drive.
+// run brings items into place, the largest of which come first.
 func (t *transfer) run(ctx context.Context, items []*item) error {
-	g, gctx := errgroup.WithContext(ctx)
-	var mu sync.Mutex
-	take := func(small bool) (it *item) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch n := len(items); {
-		case n == 0 || gctx.Err() != nil:
-		case small:
-			it, items = items[n-1], items[:n-1]
-		default:
-			it, items = items[0], items[1:]
+	return BothEnds(ctx, t.p.opts.Jobs, items, func(ctx context.Context, it *item) error {
+		sums, err := t.one(ctx, it)
+		if err == nil {
+			t.done <- finished{it, sums}
 		}
-		return it
-	}
-	for i := range t.p.opts.Jobs {
-		g.Go(func() error {
-			for it := take(i%4 == 1); it != nil; it = take(i%4 == 1) {
-				sums, err := t.one(gctx, it)
-				if err != nil {
-					return err
-				}
-				t.done <- finished{it, sums}
-			}
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
 		return err
-	}
-	return context.Cause(ctx)
+	})
 }
 
 // one brings one blob into place, hashed.

@@ -70,12 +70,20 @@ func (a *audit) tools(sums map[string]digest.Digest) {
 	switch {
 	case n == 0:
 	case changed > 0:
-		a.note("pannier itself is on the drive, for %s, and NOT as it was sealed for %d of them: do not run it", platforms, changed)
+		a.note("pannier itself is on the drive, for %s, and NOT as it was sealed%s: do not run it", platforms, ofThem(changed, n))
 	case gone > 0:
-		a.note("pannier itself was sealed onto the drive, for %s, and is not there any more for %d of them", platforms, gone)
+		a.note("pannier itself was sealed onto the drive, for %s, and is not there any more%s", platforms, ofThem(gone, n))
 	default:
 		a.note("pannier itself is on the drive, for %s, as it was sealed; that it is genuine nobody on the drive can say: compare its SHA-256 with what the sender says another way", platforms)
 	}
+}
+
+// ofThem says for how many of n something holds, if not for all.
+func ofThem(some, n int) string {
+	if some == n {
+		return ""
+	}
+	return fmt.Sprintf(" for %d of them", some)
 }
 
 // clients compares the clients on the drive with those in the signed releases.

@@ -20,7 +20,7 @@ type mirrorFlags struct {
 
 func (s *session) mirrorCommand() *cli.Command {
 	f := &mirrorFlags{}
-	flags := append(append(f.sourceFlags.flags(), f.reportFlags.flags()...),
+	flags := append(append(f.sourceFlags.flags("push the image `REF` too; repeatable"), f.reportFlags.flags()...),
 		f.pushFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)
 	return &cli.Command{
 		Name: "mirror", Usage: "put releases into a registry without a drive: registry -> registry [-> cluster]", ArgsUsage: "RELEASE... REGISTRY/REPO",

@@ -73,7 +73,7 @@ func (s *session) packCommand() *cli.Command {
 		f.mirrorSetFlag.flag(),
 	}
 	flags = append(flags, f.toolFlags.flags()...)
-	flags = append(flags, f.sourceFlags.flags()...)
+	flags = append(flags, f.sourceFlags.flags("carry the image `REF` too; repeatable; oci:DIR=REF is an image of the OCI image layout in DIR, carried as REF")...)
 	flags = append(flags, f.updateGraphFlags.flags()...)
 	flags = append(flags, f.registryFlags.flags(defaultGiveUp)...)
 	flags = append(flags, f.trustFlags.flags("`URL` or directory of release signatures, laid out sha256=<hex>/signature-N, instead of the public stores; repeatable")...)

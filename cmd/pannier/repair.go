@@ -7,6 +7,7 @@ import (
 
 	"pannier/bundle"
 	"pannier/bundle/layout"
+	"pannier/bundle/objects"
 	"pannier/bundle/ocdir"
 	"pannier/bundle/remote"
 )
@@ -50,9 +51,9 @@ func (s *session) repairSource(f *auditFlags, other string) (bundle.RepairSource
 		}
 		return bundle.RepairSource{Name: other, Blobs: l, Files: l}, l, nil
 	}
-	dest, err := parseDestination(s.command, "--from", other)
+	dest, err := objects.ParseDestination(other)
 	if err != nil {
-		return bundle.RepairSource{}, nil, err
+		return bundle.RepairSource{}, nil, usagef(s.command, "--from %s: there is no such folder, and it is no REGISTRY/REPO: %v", other, err)
 	}
 	registry, err := f.registryFlags.options(s)
 	if err != nil {

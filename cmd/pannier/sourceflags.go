@@ -17,13 +17,14 @@ type sourceFlags struct {
 	additional cli.StringSlice
 }
 
-func (f *sourceFlags) flags() []cli.Flag {
+// flags; images is what --additional-image takes.
+func (f *sourceFlags) flags(images string) []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "arch", Destination: &f.arch,
 			Usage: "`ARCH` of a release given by its version alone: x86_64 (default, or $ARCHITECTURE), aarch64, ppc64le, s390x, multi; amd64 and arm64 are understood"},
 		&cli.StringSliceFlag{Name: "registry-mirror", Destination: &f.mirrors,
 			Usage: "`FROM=TO`: fetch what is named FROM, a host or a host and path, from TO instead; names keep FROM; repeatable"},
-		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: "carry the image `REF` too; repeatable; pack takes oci:DIR=REF too, an image of the OCI image layout in DIR, and carries it as REF"},
+		&cli.StringSliceFlag{Name: "additional-image", Destination: &f.additional, Usage: images},
 	}
 }
 
