@@ -213,7 +213,7 @@ func (b *bench) pullers() []tool {
 	}
 	if exe, ok := b.peer("skopeo"); ok {
 		add("skopeo copy", func() string {
-			return fmt.Sprintf("for r in %s; do %s copy -q --src-tls-verify=false docker://$r oci:%s:${r##*@sha256:}; done",
+			return fmt.Sprintf("for r in %s; do %s copy -q --preserve-digests --src-tls-verify=false docker://$r oci:%s:${r##*@sha256:}; done",
 				strings.Join(componentRefs(b.release, from), " "), exe, b.drive())
 		})
 	}
