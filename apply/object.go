@@ -10,11 +10,33 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/opencontainers/go-digest"
+
 	"pannier/bundle"
 	"pannier/bundle/objects"
 	"pannier/bundle/release"
 	"pannier/store"
 )
+
+// size counts the components of a release, and the bytes of its blobs, each once.
+func (u *unpacker) size(tag string) (images int, bytes int64) {
+	seen := map[digest.Digest]bool{}
+	for _, img := range u.images {
+		if img.own || img.record.Release != tag {
+			continue
+		}
+		if img.record.Kind == store.KindComponent {
+			images++
+		}
+		for _, d := range img.blobs {
+			if !seen[d.Digest] {
+				seen[d.Digest] = true
+				bytes += d.Size
+			}
+		}
+	}
+	return images, bytes
+}
 
 // render lists the releases, and renders what the cluster needs to use those that are
 // complete, in the order in which it must be applied: signatures first, then mirror sets. A
@@ -28,6 +50,7 @@ func (u *unpacker) render() error {
 			Image:    u.nodes().String() + "@" + s.record.Descriptor.Digest.String(),
 			Complete: u.complete(s.record.Tag),
 		}
+		r.Images, r.Bytes = u.size(s.record.Tag)
 		if r.Complete {
 			complete = append(complete, s)
 		}

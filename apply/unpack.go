@@ -103,6 +103,8 @@ type UnpackedRelease struct {
 	Digest    string
 	Image     string // REG/REPO@sha256:…, by which the nodes know it
 	Complete  bool   // everything it needs is at the registry
+	Images    int    // components, whose digests are in the release image
+	Bytes     int64  // of its blobs, each once, without manifests
 	After     string // tag of the complete release that a recorded update leads from; "" if none does
 	Signature bundle.SignatureVerdict
 }

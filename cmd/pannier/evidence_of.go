@@ -317,7 +317,7 @@ func (e *evidence) unpacked(opts apply.UnpackOptions, r *apply.UnpackResult, fai
 	left := 0
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
-		one := custody.DeliveredRelease{Release: rel.Tag, Digest: rel.Digest, Signature: rel.Signature.Status, Key: rel.Signature.Key, Fingerprint: rel.Signature.Fingerprint}
+		one := custody.DeliveredRelease{Release: rel.Tag, Digest: rel.Digest, Images: rel.Images, Bytes: rel.Bytes, Signature: rel.Signature.Status, Key: rel.Signature.Key, Fingerprint: rel.Signature.Fingerprint}
 		if rel.Complete {
 			one.Delivered, e.images[rel.Tag] = rel.Image, rel.Image
 		} else {

@@ -196,6 +196,8 @@ type Delivery struct {
 type DeliveredRelease struct {
 	Release     string `json:"release"`
 	Digest      string `json:"digest"`
+	Images      int    `json:"images"` // components
+	Bytes       int64  `json:"bytes"`  // of its blobs, each once
 	Signature   string `json:"signature"`
 	Key         string `json:"key,omitempty"` // that signed
 	Fingerprint string `json:"fingerprint,omitempty"`

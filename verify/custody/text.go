@@ -78,7 +78,7 @@ func (t *textReport) answers() {
 		}
 	}
 	for _, rel := range r.Carried() {
-		t.say("OpenShift %s\n  %s", rel.Release, rel.Digest)
+		t.say("OpenShift %s, %s, %s\n  %s", rel.Release, content.Plural(rel.Images, "image", "images"), content.SizeText(rel.Bytes), rel.Digest)
 	}
 	if nothing := r.Nothing(); nothing != "" {
 		t.say("%s", nothing)
