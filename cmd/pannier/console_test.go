@@ -81,6 +81,14 @@ func TestMeter(t *testing.T) {
 	if got := m.figures(); got != "40%, 1m16s left, 416.0 MiB of 1.0 GiB, 8.0 MiB/s, 1 of 10 blobs, 256.0 MiB were there" {
 		t.Error(got)
 	}
+	for room, want := range map[int]string{
+		84: "40%, 1m16s left, 416.0 MiB of 1.0 GiB, 8.0 MiB/s, 1 of 10 blobs",
+		37: "40%, 1m16s left, 416.0 MiB of 1.0 GiB", 36: "40%, 1m16s left", 0: "40%",
+	} {
+		if got := m.fitting(room); got != want {
+			t.Errorf("%q in %d columns", got, room)
+		}
+	}
 	m.update(bundle.Event{Phase: bundle.PhaseDownload, Total: 1 << 30, Reused: 256 << 20, Done: 8 << 20})
 	if m.position() != 416<<20 {
 		t.Error("an event that came late turned the clock back")

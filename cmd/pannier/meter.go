@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"pannier/bundle"
 	"pannier/bundle/content"
@@ -100,11 +101,21 @@ func (m *meter) end(now time.Time, followed bool) {
 
 // figures renders the state in words, what matters most first:
 // "7%, 5m12s left, 1.2 GiB of 16.0 GiB, 45.3 MiB/s, 12 of 700 blobs".
-func (m *meter) figures() string {
-	if !m.ended.IsZero() {
-		return m.ending()
+func (m *meter) figures() string { return strings.Join(m.parts(), ", ") }
+
+// fitting is figures that leaves out the last of them for want of room.
+func (m *meter) fitting(room int) string {
+	parts := m.parts()
+	for len(parts) > 1 && utf8.RuneCountInString(strings.Join(parts, ", ")) > room {
+		parts = parts[:len(parts)-1]
 	}
-	var parts []string
+	return strings.Join(parts, ", ")
+}
+
+func (m *meter) parts() (parts []string) {
+	if !m.ended.IsZero() {
+		return []string{m.ending()}
+	}
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	e := m.last
 	if e.Total > 0 {
@@ -133,7 +144,7 @@ func (m *meter) figures() string {
 	if e.Item != "" && e.Wait == "" {
 		add("%s", printable(e.Item))
 	}
-	return strings.Join(parts, ", ")
+	return parts
 }
 
 // ending renders how a phase ended: "done, 12.5 MiB in 3s".

@@ -288,6 +288,7 @@ type barView struct {
 	console *console
 	bars    *mpb.Progress
 	width   int // of a bar
+	name    int // of the longest name so far: the library aligns them
 	drawn   map[*meter]*drawnBar
 }
 
@@ -304,17 +305,31 @@ func newBars(c *console) *barView {
 	c.mu.Unlock()
 	bars := mpb.New(mpb.WithOutput(out), mpb.WithRefreshRate(200*time.Millisecond), mpb.WithAutoRefresh())
 	c.draw(bars)
-	width := 30
-	if c.width < 120 { // the figures say more than the bar does
-		width = 14
+	v := &barView{console: c, bars: bars, width: 30, drawn: map[*meter]*drawnBar{}}
+	switch { // the figures say more than the bar does
+	case c.width == 0: // no terminal: it was asked for by name
+	case c.width < 100:
+		v.width = 0
+	case c.width < 120:
+		v.width = 14
 	}
-	return &barView{console: c, bars: bars, width: width, drawn: map[*meter]*drawnBar{}}
+	return v
+}
+
+// figures are those that have room beside the name and the bar: the library would cut a longer
+// text anywhere.
+func (v *barView) figures(m *meter) string {
+	if v.console.width == 0 {
+		return m.figures()
+	}
+	return m.fitting(v.console.width - v.name - v.width - 3) // blanks between them
 }
 
 func (v *barView) begin(m *meter) {
-	b := &drawnBar{text: m.figures()}
+	v.name = max(v.name, len(m.last.Phase))
+	b := &drawnBar{text: v.figures(m)}
 	var style mpb.BarFillerBuilder = mpb.BarStyle().Lbound("[").Filler("=").Tip(">").Padding(" ").Rbound("]")
-	if m.last.Total == 0 {
+	if m.last.Total == 0 || v.width == 0 {
 		style = mpb.NopStyle() // a phase without bytes has nothing to fill
 	}
 	// Made without a total, or the bar would take itself for done, and be drawn no more, as soon
@@ -335,7 +350,7 @@ func (v *barView) begin(m *meter) {
 func (v *barView) show(m *meter, _ time.Time) {
 	b := v.drawn[m]
 	b.mu.Lock()
-	b.text = orWord(m.figures(), "…")
+	b.text = orWord(v.figures(m), "…")
 	b.mu.Unlock()
 	b.bar.SetTotal(m.last.Total, false)
 	b.bar.SetCurrent(m.position())
