@@ -32,6 +32,7 @@ func Mirror(ctx context.Context, from bundle.ResolveOptions, opts UnpackOptions)
 		err = u.deliver(ctx)
 	}
 	u.res.Contacts = contacts(from.Client, opts.Client)
+	u.proveManifests()
 	return u.res, err
 }
 

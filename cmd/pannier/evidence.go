@@ -513,7 +513,7 @@ func (e *evidence) keysText() string {
 	case len(e.media) == 0:
 		return "against Red Hat's keys, and those that --keyring names"
 	}
-	return "against keys that do not come from the drive"
+	return "against keys that were not read from the drive"
 }
 
 // redact leaves out what names this machine, its people and its places.

@@ -41,7 +41,7 @@ func (e *evidence) packed(ctx context.Context, f *packFlags, opts bundle.PackOpt
 	}
 	if r.ReadBack.Blobs > 0 {
 		rep.Checks = append(rep.Checks, custody.Check{What: "everything that was written, read back and compared",
-			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%s, %s, all right", content.Plural(r.ReadBack.Blobs, "blob", "blobs"), content.SizeText(r.ReadBack.Bytes))})
+			How: layout.CacheMethod(r.ReadBack.Method).Text(), Result: fmt.Sprintf("%s, %s, and what else was written (small files, parity, programs): all right", content.Plural(r.ReadBack.Blobs, "blob", "blobs"), content.SizeText(r.ReadBack.Bytes))})
 	}
 	for _, rel := range r.Releases {
 		rep.Checks = append(rep.Checks, custody.Check{What: "signature of " + rel.Tag, How: e.keysText(), Result: rel.Signature.Status})
@@ -211,7 +211,7 @@ func (e *evidence) auditChecks(opts verify.AuditOptions, r *verify.Report) []cus
 	checks := []custody.Check{
 		{What: what, How: "SHA-256; through the operating system, whose cache may have answered for what was read or written just before: plug the drive in anew to be sure", Result: result},
 	}
-	how, files := "against SHA256SUMS, which the seal vouches for, and whether it belongs there", countText(ofFiles)
+	how, files := "against the list of sums, which the seal vouches for, and in the bundle's own folders whether it belongs there", countText(ofFiles)
 	switch {
 	case !r.Sealed:
 		how = "only whether it belongs there: there is no seal, which would vouch for what is in it"
@@ -350,7 +350,21 @@ func refusedVerdict(r *apply.UnpackResult, nothing bool, failure error) custody.
 			Sentence: content.Plural(n, "blob or image was", "blobs or images were") + " refused, and nothing was pushed."}
 	}
 	return custody.Verdict{State: custody.StateBad, Headline: "Not delivered whole",
-		Sentence: content.Plural(n, "blob or image was", "blobs or images were") + " refused, and nothing that names them was pushed; the rest was."}
+		Sentence: content.Plural(n, "blob or image was", "blobs or images were") + " refused, and nothing that names them was pushed; the rest was." + notComplete(r)}
+}
+
+// notComplete names the releases that are not complete at the registry.
+func notComplete(r *apply.UnpackResult) string {
+	var left []string
+	for _, rel := range r.Releases {
+		if !rel.Complete {
+			left = append(left, rel.Tag)
+		}
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	return " Not complete at the registry: " + content.Few(left) + "."
 }
 
 // deliveredText says what is at the registry now, and how it came there.

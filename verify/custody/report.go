@@ -336,10 +336,15 @@ func (r *Report) Normalize() {
 	}
 }
 
-// Crossed is the heading of what is on the drives, or was carried without any: of an unpack or a
-// mirror that brought nothing to the registry, nothing has crossed.
+// Crossed is the heading of what is on the drives, or was carried without any: an unpack or a
+// mirror has to have brought something to the registry, and the whole of one release if there
+// were any.
 func (r *Report) Crossed() string {
-	if (r.Command == "unpack" || r.Command == "mirror") && (r.Delivery == nil || r.Delivery.Nothing()) {
+	if r.Command != "unpack" && r.Command != "mirror" {
+		return "What crossed"
+	}
+	d := r.Delivery
+	if d == nil || d.Nothing() || len(d.Releases) > 0 && !slices.ContainsFunc(d.Releases, func(rel DeliveredRelease) bool { return rel.Delivered != "" }) {
 		return "What was to cross"
 	}
 	return "What crossed"
