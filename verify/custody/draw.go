@@ -70,7 +70,7 @@ func mapDrawing(cells []Cell) template.HTML {
 		}
 		states = fewer
 	}
-	const most, room = 16.0, 90.0 // side of a cell, and height of the drawing
+	const most, room = 16.0, 76.0 // side of a cell, and height of the drawing
 	side := math.Min(most, math.Floor(math.Sqrt(drawWidth*room/float64(len(states)))*2)/2)
 	side = math.Max(side, 3)
 	columns := int(drawWidth / side)

@@ -175,22 +175,37 @@ func (r *Report) HTML(w io.Writer) error {
 
 // counts says how much is wrong, and how much was.
 func (r *Report) counts() (open, repaired string) {
-	n := 0
+	var left []Finding
 	for _, f := range r.Findings {
-		if f.Repaired {
-			n++
+		if !f.Repaired {
+			left = append(left, f)
 		}
 	}
-	switch left := len(r.Findings) - n; {
-	case left == 1:
-		open = "1 finding; the appendix lists it."
-	case left > 0:
-		open = fmt.Sprintf("%d findings; the appendix lists them.", left)
+	switch len(left) {
+	case 0:
+	case 1:
+		open = "1 finding: " + left[0].brief() + ". The appendix has all of it."
+	case 2:
+		open = fmt.Sprintf("2 findings: %s and %s. The appendix lists them.", left[0].brief(), left[1].brief())
+	default:
+		open = fmt.Sprintf("%d findings, the first: %s. The appendix lists them.", len(left), left[0].brief())
 	}
-	if n > 0 {
+	if n := len(r.Findings) - len(left); n > 0 {
 		repaired = content.Plural(n, "was", "were") + " repaired in this run."
 	}
 	return open, repaired
+}
+
+// brief names a finding in a few words: "corrupt START-HERE.txt", "missing blob sha256:162eaaefe012…".
+func (f Finding) brief() string {
+	what := f.Path
+	switch {
+	case f.Digest != "":
+		what = "blob " + digests.ReplaceAllString(f.Digest, "$1…")
+	case what == "":
+		what = f.Detail
+	}
+	return f.Kind + " " + short(60, what)
 }
 
 // maxBars is how many components are drawn; the others are one bar.

@@ -204,3 +204,22 @@ func TestFirstPage(t *testing.T) {
 		t.Error("an audit read the programs, and no phase is an empty table")
 	}
 }
+
+// The first page names what is wrong, as far as there is room.
+func TestFirstFindings(t *testing.T) {
+	blob := custody.Finding{Kind: "missing", Digest: "sha256:" + strings.Repeat("ab", 32), Path: "blobs/sha256/" + strings.Repeat("ab", 32)}
+	start, healed := custody.Finding{Kind: "corrupt", Path: "START-HERE.txt"}, custody.Finding{Kind: "corrupt", Path: "SHA256SUMS", Repaired: true}
+	for want, findings := range map[string][]custody.Finding{
+		"1 finding: corrupt START-HERE.txt. The appendix has all of it.":                                     {healed, start},
+		"2 findings: corrupt START-HERE.txt and missing blob sha256:abababababab…. The appendix lists them.": {start, blob},
+		"3 findings, the first: missing blob sha256:abababababab…. The appendix lists them.":                 {blob, start, start},
+	} {
+		var b bytes.Buffer
+		if err := (&custody.Report{Command: "audit", Findings: findings}).HTML(&b); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
