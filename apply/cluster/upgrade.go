@@ -94,11 +94,22 @@ func (c *Cluster) Upgrade(ctx context.Context, opts UpgradeOptions) (*UpgradeRes
 		return u.res, err
 	}
 	u.res.From = cv.current()
+	if !cv.reached(u.digest) {
+		err = u.ask(ctx, cv)
+	}
+	if errors.Is(err, ErrGuard) && cv.asks(u.digest) {
+		// An earlier run asked for the same. If the cluster has taken that up by now, what the
+		// guards saw is the update itself.
+		if now, nerr := c.inspect(opts.Preflight).version(ctx); nerr == nil && now.reached(u.digest) {
+			cv, err = now, nil
+		}
+	}
+	if err != nil {
+		return u.res, err
+	}
 	if cv.reached(u.digest) {
 		u.res.Already = cv.Status.History[0].State == "Completed"
 		u.res.Underway = !u.res.Already
-	} else if err := u.ask(ctx, cv); err != nil {
-		return u.res, err
 	}
 	if !opts.Wait || opts.DryRun {
 		return u.res, nil
