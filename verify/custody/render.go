@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -27,7 +28,7 @@ var reportHTML = template.Must(template.New("report").Funcs(template.FuncMap{
 	"over":    func(n, have int) int { return max(0, have-n) },
 	"swatch":  swatch,
 	"short":   short,
-	"brief":   func(text string) string { return digests.ReplaceAllString(text, "$1…") },
+	"brief":   brief,
 	"step":    step,
 }).Parse(reportTemplate))
 
@@ -42,39 +43,12 @@ func last(n int, list any) (any, error) {
 }
 
 func part(list any, of func(have int) (from, to int)) (any, error) {
-	switch l := list.(type) {
-	case []string:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []ReleaseReport:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []AdditionalImage:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []AttachedFile:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []SignedEntries:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []Check:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []Tool:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []Phase:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []Finding:
-		from, to := of(len(l))
-		return l[from:to], nil
-	case []Entry:
-		from, to := of(len(l))
-		return l[from:to], nil
+	l := reflect.ValueOf(list)
+	if l.Kind() != reflect.Slice {
+		return nil, fmt.Errorf("no part of a %T", list)
 	}
-	return nil, fmt.Errorf("no part of a %T", list)
+	from, to := of(l.Len())
+	return l.Slice(from, to).Interface(), nil
 }
 
 // short cuts a text that would take too much of the first page.
@@ -87,6 +61,9 @@ func short(n int, text string) string {
 
 // digests finds those that are written in full; the first page has room for their beginnings alone.
 var digests = regexp.MustCompile(`(sha256:[0-9a-f]{12})[0-9a-f]{52}`)
+
+// brief keeps of every digest its beginning.
+func brief(text string) string { return digests.ReplaceAllString(text, "$1…") }
 
 // commands finds what is typed in a piece of advice: a command at its end, one in quotation marks,
 // a flag.
@@ -201,7 +178,7 @@ func (f Finding) brief() string {
 	what := f.Path
 	switch {
 	case f.Digest != "":
-		what = "blob " + digests.ReplaceAllString(f.Digest, "$1…")
+		what = "blob " + brief(f.Digest)
 	case what == "":
 		what = f.Detail
 	}
