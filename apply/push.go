@@ -139,8 +139,14 @@ func (u *unpacker) lookAgain(ctx context.Context, which func(*image) bool) error
 	return nil
 }
 
+// named reports whether an image gets its tag from pushTags whatever becomes of others. Its
+// own manifest need not be pushed under its digest first: under a tag it is the same request.
+func (u *unpacker) named(img *image) bool {
+	return img.record.Kind != store.KindRelease && img.tag != "" && !u.unread(img.record.Release)
+}
+
 // pushManifests pushes, by digest, the manifests of one kind of every image of which nothing
-// is bad.
+// is bad, but for those that will be pushed by their tag.
 func (u *unpacker) pushManifests(ctx context.Context, kind func(string) bool) error {
 	type key struct {
 		repo *remote.Repository
@@ -154,6 +160,9 @@ func (u *unpacker) pushManifests(ctx context.Context, kind func(string) bool) er
 			continue
 		}
 		nodes := slices.Clone(img.nodes)
+		if u.named(img) {
+			nodes = nodes[1:]
+		}
 		slices.Reverse(nodes) // lists within lists: inner ones first
 		for _, n := range nodes {
 			k := key{img.repo, n.Descriptor.Digest}

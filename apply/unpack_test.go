@@ -262,8 +262,14 @@ func TestUnpackDryRun(t *testing.T) {
 			blobs[q.Path] = true
 		case strings.HasPrefix(ref, "sha256:"):
 			manifests[ref] = true
-		default:
+		default: // the manifest goes with it
 			tags = append(tags, ref)
+			resp, err := http.Head("http://" + site.Registry.Host + q.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			manifests[resp.Header.Get("Docker-Content-Digest")] = true
 		}
 	}
 	slices.Sort(tags)

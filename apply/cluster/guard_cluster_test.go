@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -376,21 +377,32 @@ func TestPermissions(t *testing.T) {
 	}
 }
 
+// want asks the cluster for an update.
+func (w *world) want(image, version string) {
+	w.patch(cvPath, map[string]any{"spec": map[string]any{"desiredUpdate": map[string]any{"image": image, "version": version}}})
+}
+
+// takeUp makes the cluster begin with an update that it was asked for.
+func (w *world) takeUp(image, version string) {
+	w.t.Helper()
+	cv := w.get(cvPath)
+	history := append([]any{map[string]any{"state": "Partial", "startedTime": "2026-02-01T00:00:00Z", "completionTime": nil, "version": version, "image": image, "verified": true}},
+		cv.At("status", "history").([]any)...)
+	status := cv.At("status").(map[string]any)
+	status["desired"], status["history"], status["observedGeneration"] = map[string]any{"version": version, "image": image}, history, cv.Generation()
+	if _, err := w.plane.PutStatus(w.ctx, cvPath, status); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // TestPreflightOfUpdatingCluster is a cluster in the middle of an update, whose workers are
 // paused: their pool calls itself up to date, which is true of what it had before.
 func TestPreflightOfUpdatingCluster(t *testing.T) {
 	w := newWorld(t)
 	w.arrived()
 	const next = "quay.io/openshift-release-dev/ocp-release@sha256:05ba8e63f8a76e568afe87f182334504a01d47342b6ad5b4c3ff83a2463018bd"
-	w.patch(cvPath, map[string]any{"spec": map[string]any{"desiredUpdate": map[string]any{"image": next, "version": "4.16.4"}}})
-	cv := w.get(cvPath)
-	history := append([]any{map[string]any{"state": "Partial", "startedTime": "2026-02-01T00:00:00Z", "completionTime": nil, "version": "4.16.4", "image": next, "verified": true}},
-		cv.At("status", "history").([]any)...)
-	status := cv.At("status").(map[string]any)
-	status["desired"], status["history"], status["observedGeneration"] = map[string]any{"version": "4.16.4", "image": next}, history, cv.Generation()
-	if _, err := w.plane.PutStatus(w.ctx, cvPath, status); err != nil {
-		t.Fatal(err)
-	}
+	w.want(next, "4.16.4")
+	w.takeUp(next, "4.16.4")
 	w.setCondition(cvPath, "Progressing", "True", "ClusterOperatorUpdating", "Working towards 4.16.4: 139 of 859 done (16% complete), waiting on kube-scheduler")
 	w.patchStatus(configAPI+"/clusteroperators/etcd", `{"versions":[{"name":"operator","version":"4.16.4"}]}`)
 	w.setCondition(configAPI+"/clusteroperators/etcd", "RecentBackup", "True", "UpgradeBackupSuccessful", `UpgradeBackup for 4.16.3 is located at path /etc/kubernetes/cluster-backup/x on node "master-0"`)
@@ -422,6 +434,30 @@ func TestPreflightOfUpdatingCluster(t *testing.T) {
 	}
 	if c := find(all, "machine-config-pools"); !strings.Contains(c.Detail, "master 3/3, worker paused") {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestTakenUpWhileLooking: an earlier run asked and was killed, and the cluster begins while the
+// guards of this one look. What they object to then is the update itself.
+func TestTakenUpWhileLooking(t *testing.T) {
+	for _, begins := range []bool{true, false} {
+		w := newWorld(t)
+		w.arrived()
+		opts := w.options()
+		w.want(opts.Target.Image, opts.Target.Version)
+		var once sync.Once
+		opts.Preflight.Checked = func(Check) {
+			once.Do(func() {
+				if begins {
+					w.takeUp(opts.Target.Image, opts.Target.Version)
+				}
+				w.patch("/api/v1/nodes/worker-1", map[string]any{"spec": map[string]any{"unschedulable": true}})
+			})
+		}
+		res, err := w.cluster().Upgrade(w.ctx, opts)
+		if begins && (err != nil || !res.Underway || res.Asked) || !begins && (!errors.Is(err, ErrGuard) || !strings.Contains(err.Error(), "worker-1")) {
+			t.Errorf("begins: %v: %+v, %v", begins, res, err)
+		}
 	}
 }
 

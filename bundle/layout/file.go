@@ -141,7 +141,7 @@ func (l *Layout) WriteStream(name string, fn func(w io.Writer) error) error {
 
 // fillFile writes, syncs and closes f.
 func fillFile(f File, fn func(w io.Writer) error) error {
-	w := bufio.NewWriterSize(f, stepSize)
+	w := bufio.NewWriterSize(&paced{f: f}, stepSize)
 	err := fn(w)
 	if err == nil {
 		err = w.Flush()

@@ -26,11 +26,11 @@ type transfer struct {
 	replace bool  // something else is under the blob's name
 	resumed int64 // see Ingested
 
-	f      File // the partial file
+	f      File  // the partial file
+	out    paced // appends to it
 	hash   hash.Hash
 	slicer *content.Slicer
 	n      int64 // bytes in f, all hashed
-	pushed int64 // start of the window that is being written back
 }
 
 // errContent marks errors that say that the bytes at hand are wrong, so that continuing
@@ -158,7 +158,7 @@ func (t *transfer) openPartial(ctx context.Context) error {
 // reset makes the partial file empty.
 func (t *transfer) reset() error {
 	report(t.progress, -t.n)
-	t.hash, t.slicer, t.n, t.pushed = sha256.New(), &content.Slicer{}, 0, 0
+	t.hash, t.slicer, t.n, t.out = sha256.New(), &content.Slicer{}, 0, paced{f: t.f}
 	if _, err := t.f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (t *transfer) rehashPartial(ctx context.Context) error {
 		n, err := t.f.Read(*buf)
 		t.add((*buf)[:n])
 		if err == io.EOF {
-			t.pushed = t.n
+			t.out = paced{f: t.f, end: t.n, pushed: t.n}
 			return nil
 		}
 		if err != nil {
@@ -227,9 +227,10 @@ func (t *transfer) copy(ctx context.Context, r io.Reader) error {
 		}
 		b := (*buf)[:min(stepSize, t.desc.Size-t.n)]
 		n, rerr := io.ReadFull(r, b)
-		if err := t.write(b[:n]); err != nil {
-			return err
+		if _, err := t.out.Write(b[:n]); err != nil {
+			return classify(err)
 		}
+		t.add(b[:n])
 		switch rerr {
 		case nil:
 		case io.EOF, io.ErrUnexpectedEOF:
@@ -246,30 +247,6 @@ func (t *transfer) copy(ctx context.Context, r io.Reader) error {
 		return err
 	}
 	return nil
-}
-
-// write appends b to the partial file and keeps the medium busy.
-func (t *transfer) write(b []byte) error {
-	if len(b) == 0 {
-		return nil
-	}
-	n, err := t.f.Write(b)
-	if err == nil && n < len(b) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		return classify(err)
-	}
-	t.add(b)
-	if t.n-t.pushed < 2*windowSize {
-		return nil
-	}
-	// Wait for the window before this one, then let this one go.
-	if err := writeback(t.f, t.pushed, windowSize, true); err != nil {
-		return classify(err)
-	}
-	t.pushed += windowSize
-	return classify(writeback(t.f, t.pushed, windowSize, false))
 }
 
 // commit leaves the whole partial file to the next Flush.
