@@ -5,8 +5,9 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
-	"strconv"
 	"strings"
+
+	"pannier/bundle/content"
 )
 
 // Destination is the one repository of a registry that a release is mirrored to.
@@ -41,7 +42,6 @@ var (
 	sourceRule = regexp.MustCompile(`^(?:\*(?:\.` + hostPart + `)+|` + hostname + `(?::[0-9]+)?(?:/` + pathPart + `)*)$`)
 
 	pathRule = regexp.MustCompile(`^` + pathPart + `(?:/` + pathPart + `)*$`)
-	hostRule = regexp.MustCompile(`^(?:` + hostname + `|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?$`)
 )
 
 // ParseDestination reads REGISTRY/REPO, "reg.example:5000/ocp4/openshift4": a host with or
@@ -67,16 +67,8 @@ func ParseDestination(s string) (Destination, error) {
 	if strings.Contains(path, ":") {
 		return fail("it must not have a tag: tags are made from version and architecture")
 	}
-	if !hostRule.MatchString(host) {
-		return fail(fmt.Sprintf("%q is no host", host))
-	}
-	if _, port, found := strings.Cut(host, "]:"); found || strings.Count(host, ":") == 1 {
-		if !found {
-			_, port, _ = strings.Cut(host, ":")
-		}
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return fail(fmt.Sprintf("port %s is none of 1 to 65535", port))
-		}
+	if err := content.CheckHost(host); err != nil {
+		return fail(err.Error())
 	}
 	if path != strings.ToLower(path) {
 		return fail("a repository is written in lower case")

@@ -49,13 +49,11 @@ type Defaults struct {
 }
 
 const (
-	hostPart = `[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?`
 	pathPart = `[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*`
 	number   = `(?:0|[1-9][0-9]{0,8})`
 )
 
 var (
-	hostRule = regexp.MustCompile(`^(?:` + hostPart + `(?:\.` + hostPart + `)*|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?$`)
 	pathRule = regexp.MustCompile(`^` + pathPart + `(?:/` + pathPart + `)*$`)
 	tagRule  = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
@@ -159,9 +157,10 @@ func ParseImageReference(s string) (Reference, error) {
 func lastPart(s string) string { return s[strings.LastIndexByte(s, '/')+1:] }
 
 func checkRepository(host, path string) error {
+	if err := content.CheckHost(host); err != nil {
+		return err
+	}
 	switch {
-	case !hostRule.MatchString(host):
-		return fmt.Errorf("%q is no host", host)
 	case path != strings.ToLower(path):
 		return fmt.Errorf("repository %q must be lower case", path)
 	case len(host)+len(path) >= maxName || !pathRule.MatchString(path):

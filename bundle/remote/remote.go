@@ -20,11 +20,37 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"pannier/bundle/content"
 )
 
 // Mirror says that what is named From (a host, or a host and the beginning of a path) is
 // asked for at To.
 type Mirror struct{ From, To string }
+
+// ParseMirror reads FROM=TO, "quay.io=proxy.example:5000/quay".
+func ParseMirror(s string) (Mirror, error) {
+	from, to, found := strings.Cut(s, "=")
+	if !found || from == "" || to == "" {
+		return Mirror{}, fmt.Errorf("%q: it is written FROM=TO, as quay.io=proxy.example:5000/quay", s)
+	}
+	return Mirror{From: from, To: to}.checked()
+}
+
+// checked returns m without slashes at the ends, if both sides can be asked.
+func (m Mirror) checked() (Mirror, error) {
+	m.From, m.To = strings.Trim(m.From, "/"), strings.Trim(m.To, "/")
+	for _, side := range []string{m.From, m.To} {
+		h, path, _ := strings.Cut(side, "/")
+		if err := content.CheckHost(h); err != nil {
+			return Mirror{}, fmt.Errorf("%q: %w; it is a host, or a host and the beginning of a path, without user and scheme", side, err)
+		}
+		if path != "" && !pathGrammar.MatchString(path) {
+			return Mirror{}, fmt.Errorf("%q: %q is no path", side, path)
+		}
+	}
+	return m, nil
+}
 
 // Options configure a [Client]. The zero value is anonymous, verifies TLS with the system's
 // roots, uses no proxy and discards its log.
@@ -142,11 +168,11 @@ func New(opts Options) (*Client, error) {
 	}
 	c.opts.Mirrors = slices.Clone(opts.Mirrors)
 	for i, m := range c.opts.Mirrors {
-		from, to := strings.Trim(m.From, "/"), strings.Trim(m.To, "/")
-		if !validPrefix(from) || !validPrefix(to) {
-			return nil, fmt.Errorf("registry mirror of %q: each side is a host, or a host and the beginning of a path, without user or scheme", m.From)
+		m, err := m.checked()
+		if err != nil {
+			return nil, fmt.Errorf("registry mirror: %w", err)
 		}
-		c.opts.Mirrors[i] = Mirror{From: from, To: to}
+		c.opts.Mirrors[i] = m
 	}
 	creds, err := loadCredentials(opts.AuthFiles, opts.AuthExplicit, c.log)
 	if err != nil {
@@ -179,21 +205,13 @@ type Repository struct {
 	session  *session
 }
 
-var (
-	hostGrammar = regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?)(:[0-9]{1,5})?$`)
-	pathGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-)
-
-func validPrefix(s string) bool {
-	h, path, _ := strings.Cut(s, "/")
-	return hostGrammar.MatchString(h) && (path == "" || pathGrammar.MatchString(path))
-}
+var pathGrammar = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 
 // Repository returns the repository of that name: a host, with a port if need be, and a path
 // (distribution-spec, "Pulling manifests"). No host is contacted.
 func (c *Client) Repository(name string) (*Repository, error) {
 	h, path, _ := strings.Cut(name, "/")
-	if len(name) > 512 || !hostGrammar.MatchString(h) || !pathGrammar.MatchString(path) {
+	if len(name) > 512 || content.CheckHost(h) != nil || !pathGrammar.MatchString(path) {
 		return nil, fmt.Errorf("repository %q: not HOST[:PORT]/PATH", name)
 	}
 	c.mu.Lock()

@@ -342,11 +342,11 @@ func parseDestination(command, what, s string) (*objects.Destination, error) {
 func parseMirrors(command string, values []string) ([]remote.Mirror, error) {
 	var mirrors []remote.Mirror
 	for _, v := range values {
-		from, to, found := strings.Cut(v, "=")
-		if !found || from == "" || to == "" {
-			return nil, usagef(command, "--registry-mirror is written FROM=TO, as quay.io=proxy.example:5000/quay; not %q", v)
+		m, err := remote.ParseMirror(v)
+		if err != nil {
+			return nil, usagef(command, "--registry-mirror: %v", err)
 		}
-		mirrors = append(mirrors, remote.Mirror{From: from, To: to})
+		mirrors = append(mirrors, m)
 	}
 	return mirrors, nil
 }
