@@ -102,7 +102,7 @@ func TestReplaceFileNeverFollowsLinks(t *testing.T) {
 
 func TestWriteStream(t *testing.T) {
 	l := newLayout(t, Options{})
-	data, _ := blob(stepSize*2 + 3)
+	data, _ := blob(3*windowSize + 3) // so that windows are pushed to the medium while it is written
 	write := func(w io.Writer) error {
 		for c := range slices.Chunk(data, 1000) {
 			if _, err := w.Write(c); err != nil {
