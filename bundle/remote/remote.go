@@ -11,6 +11,7 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -30,6 +31,9 @@ type Mirror struct{ From, To string }
 
 // ParseMirror reads FROM=TO, "quay.io=proxy.example:5000/quay".
 func ParseMirror(s string) (Mirror, error) {
+	if strings.Contains(s, "@") {
+		return Mirror{}, errMirrorUser
+	}
 	from, to, found := strings.Cut(s, "=")
 	if !found || from == "" || to == "" {
 		return Mirror{}, fmt.Errorf("%q: it is written FROM=TO, as quay.io=proxy.example:5000/quay", s)
@@ -37,13 +41,19 @@ func ParseMirror(s string) (Mirror, error) {
 	return Mirror{From: from, To: to}.checked()
 }
 
+// errMirrorUser does not say what was written: it may hold a password.
+var errMirrorUser = errors.New("a mirror is named without user and password; those belong into the auth file")
+
 // checked returns m without slashes at the ends, if both sides can be asked.
 func (m Mirror) checked() (Mirror, error) {
 	m.From, m.To = strings.Trim(m.From, "/"), strings.Trim(m.To, "/")
 	for _, side := range []string{m.From, m.To} {
+		if strings.Contains(side, "@") {
+			return Mirror{}, errMirrorUser
+		}
 		h, path, _ := strings.Cut(side, "/")
 		if err := content.CheckHost(h); err != nil {
-			return Mirror{}, fmt.Errorf("%q: %w; it is a host, or a host and the beginning of a path, without user and scheme", side, err)
+			return Mirror{}, fmt.Errorf("%q: %w; it is a host, or a host and the beginning of a path, without scheme", side, err)
 		}
 		if path != "" && !pathGrammar.MatchString(path) {
 			return Mirror{}, fmt.Errorf("%q: %q is no path", side, path)
